@@ -1,0 +1,193 @@
+"""Everything that can go wrong and is known to: one tree.
+
+    SidecarError                   code (kebab-case, stable), retryable
+    ├─ SettingsError               at start only; carries one problem per line
+    ├─ CredentialError
+    │  ├─ MalformedCredential      not PEM, not a certificate, not a key we can use
+    │  ├─ KeyMismatch              the certificate is for another key
+    │  ├─ UntrustedChain           the chain does not hold together
+    │  ├─ SubjectMismatch          the subject is not the one asked for, or not to be understood
+    │  ├─ CredentialExpired
+    │  ├─ CredentialNotYetValid
+    │  └─ CredentialRevoked
+    ├─ StoreError
+    │  ├─ NoCredential             nothing stored yet
+    │  ├─ StoreLocked              another sidecar has it
+    │  ├─ StoreDamaged             what is stored cannot be used
+    │  └─ StoreWriteFailed         full, read-only, permission lost
+    ├─ ConnectorError              the credential we hold is untouched
+    │  ├─ ConnectorUnavailable     unreachable or failing for now; retry_after
+    │  ├─ ConnectorTimeout
+    │  ├─ ConnectorUntrusted       its server certificate does not verify
+    │  ├─ ConnectorRejected        a GraphQL error: it understood and refused
+    │  │  └─ SubjectRefused        `CSR: Invalid ..`: the subject is stale, ask for it once more
+    │  ├─ ConnectorUnauthenticated the ambiguous empty 400, or a TLS alert on our certificate
+    │  └─ ConnectorProtocol        an answer that breaks the contract
+    ├─ RequestRefused              the local API cannot do this now or for you
+    │  ├─ RenewedRecently          retry_after
+    │  ├─ Busy
+    │  ├─ NotCurrent
+    │  └─ TooManyWaiters
+    └─ NotificationError           never fails a renewal
+
+Foreign errors are translated at the adapter's border, `from` their cause. A `detail` never
+contains a secret; text from the Connector goes through `core.answer.printable` first.
+"""
+
+from datetime import timedelta
+from typing import ClassVar
+
+
+class SidecarError(Exception):
+    """A known failure. `detail` is one sentence for people, `code` one word for programs."""
+
+    code: ClassVar[str] = "internal-error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class SettingsError(SidecarError):
+    """The configuration cannot be used. `problems` has one line per problem."""
+
+    code = "bad-settings"
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class CredentialError(SidecarError):
+    """A key or a chain that must not be used."""
+
+    code = "bad-credential"
+
+
+class MalformedCredential(CredentialError):
+    code = "malformed-credential"
+
+
+class KeyMismatch(CredentialError):
+    code = "key-mismatch"
+
+
+class UntrustedChain(CredentialError):
+    code = "untrusted-chain"
+
+
+class SubjectMismatch(CredentialError):
+    code = "subject-mismatch"
+
+
+class CredentialExpired(CredentialError):
+    code = "credential-expired"
+
+
+class CredentialNotYetValid(CredentialError):
+    code = "credential-not-yet-valid"
+
+
+class CredentialRevoked(CredentialError):
+    code = "credential-revoked"
+
+
+class StoreError(SidecarError):
+    code = "store-failed"
+
+
+class NoCredential(StoreError):
+    code = "not-connected"
+
+
+class StoreLocked(StoreError):
+    code = "store-locked"
+    retryable = True
+
+
+class StoreDamaged(StoreError):
+    code = "store-damaged"
+
+
+class StoreWriteFailed(StoreError):
+    code = "store-write-failed"
+    retryable = True
+
+
+class ConnectorError(SidecarError):
+    """A call to the Connector failed; the credential we hold is untouched."""
+
+    code = "connector-failed"
+
+
+class ConnectorUnavailable(ConnectorError):
+    """Unreachable, overloaded or failing inside. `retry_after`: how long it asked us to wait."""
+
+    code = "connector-unavailable"
+    retryable = True
+
+    def __init__(self, detail: str, *, retry_after: timedelta | None = None) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class ConnectorTimeout(ConnectorError):
+    code = "connector-timeout"
+    retryable = True
+
+
+class ConnectorUntrusted(ConnectorError):
+    code = "connector-untrusted"
+    retryable = True
+
+
+class ConnectorRejected(ConnectorError):
+    code = "connector-rejected"
+
+
+class SubjectRefused(ConnectorRejected):
+    """The CSR's subject is not the one the Connector expects now."""
+
+
+class ConnectorUnauthenticated(ConnectorError):
+    code = "connector-unauthenticated"
+    retryable = True
+
+
+class ConnectorProtocol(ConnectorError):
+    code = "connector-protocol"
+
+
+class RequestRefused(SidecarError):
+    """The local API does not do this now, or not for this caller."""
+
+    code = "bad-request"
+
+
+class RenewedRecently(RequestRefused):
+    code = "renewed-recently"
+    retryable = True
+
+    def __init__(self, detail: str, *, retry_after: timedelta) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class Busy(RequestRefused):
+    code = "busy"
+    retryable = True
+
+
+class NotCurrent(RequestRefused):
+    code = "not-current"
+
+
+class TooManyWaiters(RequestRefused):
+    code = "too-many-waiters"
+    retryable = True
+
+
+class NotificationError(SidecarError):
+    code = "notification-failed"
+    retryable = True
