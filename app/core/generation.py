@@ -1,0 +1,73 @@
+"""What the store keeps: generations, and the renewal that is under way."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from app.core.credential import Chain, Credential
+
+
+class Origin(StrEnum):
+    """How a credential came to us."""
+
+    IMPORT = "import"
+    CONNECT = "connect"
+    RENEW = "renew"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a credential besides itself: `generation.json`. Times are aware UTC."""
+
+    origin: Origin
+    connector_url: str
+    activated_at: datetime
+    director_url: str | None = None
+    proven_at: datetime | None = None
+    replaced_end: datetime | None = None  # effective end of the credential that this one replaced
+    revoke_at: datetime | None = None
+    revoked_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A credential in the store. `name` is its folder below `generations/`."""
+
+    name: str
+    credential: Credential
+    facts: Facts
+
+    @property
+    def chain(self) -> Chain:
+        return self.credential.chain
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """The Connector's verified answer, waiting for its proof."""
+
+    chain: Chain
+    signed_at: datetime
+    anchor_changed: bool = False
+    refused_since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A renewal or first connection under way: enough to go on after a kill.
+
+    `begun_by` is the fingerprint that was current when it began, None without one. `sign_url` is
+    where the CSR goes; `token` (token B, a secret) is set for a first connection only.
+    """
+
+    origin: Origin
+    begun_by: str | None
+    begun_at: datetime
+    sign_url: str
+    connector_url: str
+    director_url: str | None
+    subject: str
+    key_pem: bytes = field(repr=False)
+    csr_pem: bytes = field(repr=False)
+    token: str | None = field(default=None, repr=False)
+    signed: Signed | None = None
