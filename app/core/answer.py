@@ -1,0 +1,352 @@
+"""The Connector's answers: read strictly, as contract section 2 says, and mapped to errors once.
+
+`read_answer` looks at the status first and returns `data`, which has a `result`; each operation
+then has a function that reads its own. Every error is a ConnectorError whose detail shows no more
+of the answer than `printable` lets through.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from itertools import accumulate
+from typing import Any
+from urllib.parse import urlsplit
+
+from app.core.credential import MAX_CERTIFICATES, pem_blocks
+from app.errors import (
+    ConnectorError,
+    ConnectorProtocol,
+    ConnectorRejected,
+    ConnectorUnauthenticated,
+    ConnectorUnavailable,
+    SubjectRefused,
+)
+
+_SHOWN = 256  # characters of foreign text in any log, error or page (interface, section 4)
+_URL_LIMIT = 2048
+_TOKEN_LIMIT = 4096  # real ones have 88 characters
+_FIELD_LIMIT = 128 * 1024  # ten certificates of RSA 4096 with base64 twice take about 40 KiB
+_DATE_LIMIT = 64
+
+_PRIVATE_KEY = re.compile(
+    r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|\Z)", re.DOTALL
+)
+# The URL-safe alphabet too, in which tokens come; a backslash, as in `\/` and `\n` of raw JSON, breaks
+# no run. The lookbehind keeps the search linear.
+_BASE64 = re.compile(r"(?<![\w+/=\\-])[\w+/=\\-]{60,}", re.ASCII)
+
+_UNAVAILABLE = {
+    401: "a proxy or gateway in front of it asks for credentials of its own",
+    403: "a policy in front of it refuses the call, for its operator to look at",
+    404: "a wrong host or path in its URL, or its gateway is just loading its rules",
+    408: "it gave up waiting for our request",
+    429: "its limit of calls, shared with all its other clients, is used up",
+    500: "its gateway could not look us up; a one-time token may be spent",
+    502: "its gateway cannot reach the Connector, or when signing its audit log",
+    503: "overloaded, restarting or too slow inside",
+    504: "too slow inside",
+}
+
+# First that is contained in the message. `Error while decoding pem block` stands for a bad CSR and for
+# a broken CA secret alike; our CSR is always PEM, so it is the secret.
+_MESSAGES: tuple[tuple[str, type[ConnectorError], str], ...] = (
+    ("Failed to authenticate request", ConnectorUnauthenticated, "no identity of ours reached it"),
+    ("Failed to authenticate with token", ConnectorUnauthenticated, "no identity of ours reached it"),
+    ("Failed to authenticate with certificate", ConnectorRejected, "it wants a client certificate"),
+    ("No token generation for consumer type", ConnectorRejected, "we are no application and no runtime"),
+    ("CSR: Invalid ", SubjectRefused, "it expects another subject now"),
+    ("CSR: No ", SubjectRefused, "it expects another subject now"),
+    ("Certificate data not found in the cache", ConnectorUnavailable, "its CA is not loaded"),
+    ("Error while decoding pem block", ConnectorUnavailable, "its CA secret is broken"),
+    ("Error while parsing certificate", ConnectorUnavailable, "its CA secret is broken"),
+    ("Error while parsing private key", ConnectorUnavailable, "its CA secret is broken"),
+    ("does not match private key type", ConnectorRejected, "it does not sign keys of this kind"),
+    ("Error while decoding Certificate Signing Request", ConnectorRejected, "it cannot read our CSR"),
+    ("Error while parsing CSR", ConnectorRejected, "it cannot read our CSR"),
+    ("CSR signature invalid", ConnectorRejected, "it does not accept our CSR's signature"),
+    ("Failed to get one-time token", ConnectorUnavailable, "the Director behind it fails"),
+    ("consumer type not found", ConnectorUnavailable, "what authenticates us in front of it is broken"),
+    ("tenant not found", ConnectorUnavailable, "what authenticates us in front of it is broken"),
+    (
+        "Failed to add hash to revocation list",
+        ConnectorUnavailable,
+        "its list of revocations is not writable",
+    ),
+    ("internal system error", ConnectorUnavailable, "it crashed inside"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What `configuration` returned. `token` is None unless asked for (first connection)."""
+
+    subject: str
+    connector_url: str | None
+    director_url: str | None
+    date: datetime | None
+    token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SignedAnswer:
+    """What `signCertificateSigningRequest` returned: three PEM texts, decoded and not yet verified.
+
+    `date` is the answer's own `Date` header, None if there is none to be read.
+    """
+
+    leaf_pem: bytes
+    chain_pem: bytes
+    ca_pem: bytes
+    date: datetime | None
+
+
+def printable(text: str) -> str:
+    """Foreign text made fit for a log, an error or a page.
+
+    At most 256 characters, each of them visible (others as `\\u202e`), without private keys and
+    without runs of 60 or more base64 characters.
+    """
+    text = _PRIVATE_KEY.sub("[private key removed]", text.strip())
+    text = _BASE64.sub("[base64 removed]", text)
+    shown = [_visible(character) for character in text[: _SHOWN + 1]]
+    ends = list(accumulate(map(len, shown)))
+    if not ends or ends[-1] <= _SHOWN:
+        return "".join(shown)
+    return "".join(shown[: sum(end < _SHOWN for end in ends)]) + "…"
+
+
+def _visible(character: str) -> str:
+    if character.isprintable():
+        return character
+    code = ord(character)
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
+
+
+def parse_date(headers: Mapping[str, str]) -> datetime | None:
+    """The answer's `Date` as aware UTC, None if there is none to be read."""
+    return _parse_date(_header(headers, "date"))
+
+
+def _parse_date(text: str | None) -> datetime | None:
+    if text is None or len(text) > _DATE_LIMIT:
+        return None
+    try:
+        date = parsedate_to_datetime(text)
+        return date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
+def _header(headers: Mapping[str, str], name: str) -> str | None:
+    return next((value for key, value in headers.items() if key.lower() == name), None)
+
+
+def read_answer(status: int, headers: Mapping[str, str], body: bytes) -> Mapping[str, Any]:
+    """`data` of a good answer, whose `result` (of a probe: `__typename`) is not null.
+
+    Raises ConnectorUnavailable, ConnectorUnauthenticated, ConnectorRejected, SubjectRefused or
+    ConnectorProtocol by the tables of contract section 2.
+    """
+    if status != 200:
+        raise _refusal(status, headers, body)
+    answer = _parse(body)
+    if answer.get("errors") not in (None, []):
+        raise _graphql_error(answer["errors"])
+    data = answer.get("data")
+    if not isinstance(data, dict) or data.get("result", data.get("__typename")) is None:
+        raise ConnectorProtocol("the Connector answered 200 with neither a result nor an error")
+    return data
+
+
+def _refusal(status: int, headers: Mapping[str, str], body: bytes) -> ConnectorError:
+    text = printable(body.decode("utf-8", "replace"))
+    answered = f"the Connector answered {status}" + (f" ({text})" if text else "")
+    if status == 400 and not text:
+        return ConnectorUnauthenticated(
+            "the Connector did not recognise us (400 without a word): certificate revoked, application "
+            "deregistered, one-time token unknown, used or expired, or only the Director behind it failing"
+        )
+    if 300 <= status < 400:
+        return ConnectorProtocol(f"{answered}: redirects are not followed")
+    if status in _UNAVAILABLE:
+        return ConnectorUnavailable(f"{answered}: {_UNAVAILABLE[status]}", retry_after=_retry_after(headers))
+    return ConnectorProtocol(answered)
+
+
+def _retry_after(headers: Mapping[str, str]) -> timedelta | None:
+    """Seconds, or a date counted from the same answer's `Date`, since our clock may be wrong."""
+    text = (_header(headers, "retry-after") or "").strip()
+    if re.fullmatch(r"[+-]?[0-9]{1,10}", text):
+        return timedelta(seconds=max(0, int(text)))
+    until, date = _parse_date(text), parse_date(headers)
+    if until is None or date is None:
+        return None
+    return max(timedelta(0), until - date)
+
+
+def _parse(body: bytes) -> Mapping[str, Any]:
+    try:
+        answer = json.loads(body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        shown = printable(body.decode("utf-8", "replace"))
+        raise ConnectorProtocol(f"the Connector's answer is not JSON: {shown or 'it is empty'}") from error
+    if not isinstance(answer, dict):
+        raise ConnectorProtocol("the Connector's answer is not a JSON object")
+    return answer
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(members := dict(pairs)) != len(pairs):
+        raise ValueError("a key appears twice")
+    return members
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _graphql_error(errors: object) -> ConnectorError:
+    messages = [_message(error) for error in errors] if isinstance(errors, list) else []
+    for message in filter(None, messages):
+        for part, kind, meaning in _MESSAGES:
+            if part in message:
+                return kind(f"the Connector answered with an error, {meaning}: {printable(message)}")
+    for message in filter(None, messages):
+        return ConnectorRejected(f"the Connector answered with an error: {printable(message)}")
+    return ConnectorProtocol("the Connector's answer has errors without a message")
+
+
+def _message(error: object) -> str | None:
+    message = error.get("message") if isinstance(error, dict) else None
+    return message if isinstance(message, str) else None
+
+
+def read_configuration(data: Mapping[str, Any], date: datetime | None) -> Configuration:
+    """A `configuration` for which no token was selected. Raises ConnectorProtocol naming the field."""
+    configuration = _object(data, "result")
+    # Nullable by the schema, and a renewal can do without: we know the URL that has just answered.
+    plane = (
+        {}
+        if configuration.get("managementPlaneInfo") is None
+        else _object(configuration, "managementPlaneInfo")
+    )
+    return Configuration(
+        subject=_text(_object(configuration, "certificateSigningRequestInfo"), "subject"),
+        connector_url=_url(plane, "certificateSecuredConnectorURL"),
+        director_url=_shown_url(plane, "directorURL"),
+        date=date,
+    )
+
+
+def read_first_configuration(data: Mapping[str, Any], date: datetime | None) -> Configuration:
+    """A `configuration` with the token that allows one signature.
+
+    A Director that answers nonsense makes the Connector report success with an empty token
+    (contract, section 2): ConnectorProtocol.
+    """
+    configuration = read_configuration(data, date)
+    holder = data["result"].get("token")
+    token = holder.get("token") if isinstance(holder, dict) else None
+    if not isinstance(token, str) or not is_token(token):
+        raise ConnectorProtocol(
+            "the Director minted no token for signing, and the one-time token is spent: request a new one"
+        )
+    return replace(configuration, token=token)
+
+
+def is_token(text: str) -> bool:
+    """Whether the text can travel as a `Connector-Token` header: visible ASCII of a sane length."""
+    return len(text) <= _TOKEN_LIMIT and re.fullmatch(r"[!-~]+", text) is not None
+
+
+def read_signed(data: Mapping[str, Any], date: datetime | None) -> SignedAnswer:
+    """The three PEM texts of a signature. Raises ConnectorProtocol naming the field."""
+    signed = _object(data, "result")
+    return SignedAnswer(
+        leaf_pem=_pem(signed, "clientCertificate"),
+        chain_pem=_pem(signed, "certificateChain"),
+        ca_pem=_pem(signed, "caCertificate"),
+        date=date,
+    )
+
+
+def read_revoked(data: Mapping[str, Any]) -> None:
+    """Raise ConnectorProtocol unless the Connector says that it revoked the certificate."""
+    if data["result"] is not True:
+        raise ConnectorProtocol("the Connector did not confirm that it revoked the certificate")
+
+
+def _object(holder: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = holder.get(name)
+    if not isinstance(value, dict):
+        raise _bad_field(name, "is missing or not an object")
+    return value
+
+
+def _text(holder: Mapping[str, Any], name: str) -> str:
+    value = holder.get(name)
+    if not isinstance(value, str) or not value.strip():
+        raise _bad_field(name, "is missing, empty or not a text")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise _bad_field(name, "has a lone surrogate")  # which nothing could encode
+    return value
+
+
+def _url(holder: Mapping[str, Any], name: str) -> str | None:
+    """The schema lets a URL be null; an empty one says as much."""
+    value = holder.get(name)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str) or not _is_usable(value):
+        raise _bad_field(name, "is not an https URL without user information")
+    return value
+
+
+def _shown_url(holder: Mapping[str, Any], name: str) -> str | None:
+    """One that we only show and never call: an odd one must not cost a renewal."""
+    value = holder.get(name)
+    return value if isinstance(value, str) and _is_usable(value) else None
+
+
+def _is_usable(url: str) -> bool:
+    if len(url) > _URL_LIMIT or not re.fullmatch(r"[!-~]+", url) or "\\" in url:
+        return False
+    try:
+        parts = urlsplit(url)
+        return (
+            parts.scheme == "https" and bool(parts.hostname) and "@" not in parts.netloc and parts.port != 0
+        )
+    except ValueError:
+        return False
+
+
+def _pem(holder: Mapping[str, Any], name: str) -> bytes:
+    text = _limited(holder, name)
+    try:
+        pem = base64.b64decode(text.replace("\r", "").replace("\n", ""), validate=True)
+    except ValueError as error:
+        raise _bad_field(name, "is not base64") from error
+    # Counted first: looking for the end of thousands of beginnings takes its time.
+    labels = (
+        {label for label, _ in pem_blocks(pem)} if pem.count(b"-----BEGIN") <= MAX_CERTIFICATES else set()
+    )
+    if labels != {"CERTIFICATE"}:
+        raise _bad_field(name, f"is not PEM of 1 to {MAX_CERTIFICATES} certificates and nothing else")
+    return pem
+
+
+def _limited(holder: Mapping[str, Any], name: str) -> str:
+    value = holder.get(name)
+    if not isinstance(value, str) or not value:
+        raise _bad_field(name, "is missing, empty or not a text")
+    if len(value) > _FIELD_LIMIT:
+        raise _bad_field(name, "is too long")
+    return value
+
+
+def _bad_field(name: str, fault: str) -> ConnectorProtocol:
+    return ConnectorProtocol(f"in the Connector's answer {name} {fault}")
