@@ -1,0 +1,215 @@
+"""When to renew and how long to wait after a failure: decides, does nothing.
+
+The numbers are the public interface's, section 11. Every function is pure; `draw` is a random
+number from [0, 1) that the caller brings.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from app.core.credential import Chain
+from app.core.generation import Generation, Origin, Pending
+from app.errors import (
+    ConnectorRejected,
+    ConnectorUnauthenticated,
+    ConnectorUnavailable,
+    SidecarError,
+)
+
+# The wall clock is looked at this often at most: a suspended or stepped clock does no harm.
+LOOK = timedelta(seconds=30)
+# In `expired` attempts still go out, since our clock may be the wrong one.
+EXPIRED_INTERVAL = timedelta(minutes=15)
+UNMOVED_INTERVAL = timedelta(minutes=15)
+PROOF_PATIENCE = timedelta(minutes=10)
+CSR_MAX_AGE = timedelta(hours=1)
+SKEW_LIMIT = timedelta(minutes=2)
+FAILURES_BEFORE_DEGRADED = 3
+_SHORTEST_WAIT = timedelta(milliseconds=100)
+_FIRST_WAIT = timedelta(seconds=1)
+# A refusal is rarely cured by itself in seconds, and the gateway's buckets are shared by everybody.
+_FIRST_WAIT_AFTER_REFUSAL = timedelta(minutes=1)
+_LONGEST_WAIT = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The operator's numbers: w and j as shares of the lifetime, and the least interval."""
+
+    window_ratio: float = 0.333
+    jitter_ratio: float = 0.25
+    min_interval: timedelta = timedelta(seconds=10)
+
+    def due_at(self, chain: Chain, instance_id: str) -> datetime:
+        """When renewal is due; the same for one certificate and instance, whoever asks."""
+        jitter = min(self.jitter_ratio, (1 - self.window_ratio) / 2)
+        share = 1 - self.window_ratio - _spread(chain.fingerprint, instance_id) * jitter
+        return chain.not_before + lifetime(chain) * share
+
+    def interval(self, chain: Chain) -> timedelta:
+        """The least time between two automatic renewals that succeed."""
+        return min(self.min_interval, lifetime(chain) / 10)
+
+
+def _spread(fingerprint: str, instance_id: str) -> float:
+    """U: a number from [0, 1) that differs between instances, so that a herd spreads out."""
+    digest = hashlib.sha256(f"{fingerprint}:{instance_id}".encode()).digest()
+    return int.from_bytes(digest[:6]) / 2**48
+
+
+def lifetime(chain: Chain) -> timedelta:
+    """L; zero for a chain whose CA had expired before the leaf began."""
+    return max(chain.effective_not_after - chain.not_before, timedelta(0))
+
+
+def left(chain: Chain, now: datetime) -> timedelta:
+    return max(chain.effective_not_after - now, timedelta(0))
+
+
+def nearly_over(chain: Chain, now: datetime) -> bool:
+    """Whether a tenth of the lifetime is left: time for a person to look."""
+    return left(chain, now) <= lifetime(chain) / 10
+
+
+def in_danger(chain: Chain | None, now: datetime) -> bool:
+    """Whether what is left is too little to wait any longer for the proof of its successor."""
+    return chain is None or left(chain, now) < min(lifetime(chain) / 20, PROOF_PATIENCE)
+
+
+def longest_wait(chain: Chain | None, now: datetime) -> timedelta:
+    """The cap of the backoff: ten attempts must always fit in what is left."""
+    if chain is None or not lives(chain, now):
+        return EXPIRED_INTERVAL
+    cap = min(_LONGEST_WAIT, max(timedelta(minutes=5), lifetime(chain) / 500))
+    return max(min(left(chain, now) / 10, cap), _SHORTEST_WAIT)
+
+
+def backoff(
+    error: SidecarError, failures: int, *, chain: Chain | None, now: datetime, draw: float
+) -> timedelta:
+    """How long to wait after the failure number `failures` (1 is the first) in a row.
+
+    `chain` is the one in use, None when only what is pending counts.
+    """
+    retry_after = error.retry_after if isinstance(error, ConnectorUnavailable) else None
+    if retry_after is not None:
+        return max(min(retry_after, _longest_asked(chain, now)) * (1 + draw / 10), _SHORTEST_WAIT)
+    if chain is not None and not lives(chain, now):
+        return EXPIRED_INTERVAL
+    refused = isinstance(error, ConnectorRejected | ConnectorUnauthenticated)
+    first = _FIRST_WAIT_AFTER_REFUSAL if refused else _FIRST_WAIT
+    # 2**20 s are twelve days: past every cap, and far from an overflow.
+    ceiling = min(first * (1 << min(failures - 1, 20)), longest_wait(chain, now))
+    return max(ceiling * draw, _SHORTEST_WAIT)
+
+
+def _longest_asked(chain: Chain | None, now: datetime) -> timedelta:
+    """How much of a `Retry-After` is heeded."""
+    return left(chain, now) / 4 if chain is not None and lives(chain, now) else EXPIRED_INTERVAL
+
+
+def lives(chain: Chain, now: datetime) -> bool:
+    """Whether nothing in the chain has expired."""
+    return now < chain.effective_not_after
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The last attempt's failure: how long ago by a clock that cannot be set, and the wait drawn then."""
+
+    ago: timedelta
+    wait: timedelta
+    asked_to_wait: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """All that a decision depends on."""
+
+    generation: Generation | None
+    pending: Pending | None
+    failed: Failed | None
+    policy: Policy
+    instance_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to do before `until`."""
+
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """An attempt is to be made now: a renewal, or going on with the one in `pending/`."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """Only a new one-time token, or a newer import, helps."""
+
+    reason: str
+
+
+Decision = Wait | Renew | Connect
+
+
+def decide(situation: Situation, now: datetime) -> Decision:
+    """What to do at this moment."""
+    generation, pending = situation.generation, situation.pending
+    ready_at = _ready_at(situation, now)
+    if now < ready_at:
+        return Wait(ready_at)
+    if pending is not None and (pending.signed is not None or pending.origin is Origin.CONNECT):
+        return Renew("resume")
+    if generation is None:
+        return Connect("not-connected")
+    if generation.facts.revoked_at is not None:
+        return Connect("credential-revoked")
+    if not lives(generation.chain, now):
+        return Renew("expired")
+    wanted = renewal_at(situation, generation, now)
+    return Renew("due") if now >= wanted else Wait(wanted)
+
+
+def renewal_at(situation: Situation, generation: Generation, now: datetime) -> datetime:
+    """When the loop renews if nothing fails: due, but not too soon after the last renewal."""
+    due_at = situation.policy.due_at(generation.chain, situation.instance_id)
+    facts = generation.facts
+    # An `activated_at` from the future was written before our clock was set back: no reason to wait.
+    if facts.origin is Origin.IMPORT or facts.activated_at > now:
+        return due_at
+    pause = situation.policy.interval(generation.chain)
+    if not moved(generation):
+        pause = max(pause, min(UNMOVED_INTERVAL, lifetime(generation.chain) / 20))
+    return max(due_at, facts.activated_at + pause)
+
+
+def last_success(generation: Generation) -> datetime | None:
+    """When it was renewed or connected; None for an import, which is no success of ours."""
+    return None if generation.facts.origin is Origin.IMPORT else generation.facts.activated_at
+
+
+def unproven(generation: Generation) -> bool:
+    """Whether it was taken into use without the Connector having accepted it; an import always is."""
+    return generation.facts.origin is not Origin.IMPORT and generation.facts.proven_at is None
+
+
+def moved(generation: Generation) -> bool:
+    """Whether this renewal made the end later; it does not when the CA expires first."""
+    replaced_end = generation.facts.replaced_end
+    return replaced_end is None or generation.chain.effective_not_after > replaced_end
+
+
+def _ready_at(situation: Situation, now: datetime) -> datetime:
+    """When the backoff is over. The cap is taken anew: after a suspend less is left than was then."""
+    failed = situation.failed
+    if failed is None:
+        return now
+    chain = situation.generation.chain if situation.generation is not None else None
+    cap = _longest_asked(chain, now) * 1.1 if failed.asked_to_wait else longest_wait(chain, now)
+    return now + max(min(failed.wait, cap) - failed.ago, timedelta(0))
