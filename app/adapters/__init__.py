@@ -1,0 +1,1 @@
+"""The only I/O: clock, disk, network, logs. Foreign errors end here."""
