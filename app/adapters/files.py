@@ -1,0 +1,284 @@
+"""File-system primitives: every change to the store and to the published folder is made of these.
+
+They are few so that one can reason, and inject faults, about each. The other adapters that keep
+files import this module: the one exception to "adapters never import each other", since two
+versions of "write, fsync, rename" would be one too many. Callers use them as `files.write_file(..)`.
+All raise OSError unless they say otherwise; `reason` makes a phrase of it.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from app.errors import SettingsError, StoreWriteFailed
+
+# A chain of ten certificates has 20 KiB: what is larger is not ours, and must not fill the memory.
+SIZE_LIMIT = 1024 * 1024
+TEMPORARY = ".tmp-"
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+# We have run out of something: what a file holds is not known, and nothing says that it is damaged.
+SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+
+Warn = Callable[[str, str], None]
+
+
+def read_file(path: Path, *, follow: bool = False, limit: int = SIZE_LIMIT) -> bytes:
+    """The content of a regular file; a symbolic link only if `follow`.
+
+    EISDIR for a folder, EFBIG above the limit, EINVAL for a pipe, socket or device.
+    """
+    # O_NONBLOCK: opening a pipe that nobody writes to would wait for ever.
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    descriptor = os.open(path, flags)
+    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, f"it is larger than {limit} bytes", str(path))
+    return content
+
+
+def write_file(path: Path, content: bytes, *, mode: int = 0o600, group: int | None = None) -> None:
+    """A new file, on the disk when this returns. Refuses to write over or through anything."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        # Owner, then mode: the other way round a group that must not would read it for an instant.
+        if group is not None:
+            os.fchown(descriptor, -1, group)
+        os.fchmod(descriptor, mode)
+        write_all(descriptor, content)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_all(descriptor: int, content: bytes) -> None:
+    """A write may be cut short (a disk that fills up): go on until it is complete or fails."""
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def sync_directory(directory: Path) -> None:
+    """Names in this folder are on the disk when this returns."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some file systems (FUSE, CIFS) have no fsync for folders; then a rename is all one can do.
+        if error.errno != errno.EINVAL:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def temporary(directory: Path) -> Path:
+    """A name in the folder that nobody can guess; `sweep` removes what a crash leaves under it."""
+    return directory / f"{TEMPORARY}{secrets.token_hex(8)}"
+
+
+def make_directory(path: Path, *, mode: int = 0o700) -> None:
+    os.mkdir(path, 0o700)  # noqa: PTH102 - the os level is where faults are injected
+    os.chmod(path, mode)  # noqa: PTH101 - mkdir's mode is cut by the umask
+
+
+def write_folder(parent: Path, contents: Mapping[str, bytes]) -> Path:
+    """A new temporary folder (0700) with these files (0600), all on the disk; the caller renames it."""
+    folder = temporary(parent)
+    make_directory(folder)
+    try:
+        for name, content in contents.items():
+            write_file(folder / name, content)
+        sync_directory(folder)
+    except OSError:
+        remove(folder)
+        raise
+    return folder
+
+
+def rename(source: Path, target: Path) -> None:
+    os.rename(source, target)  # noqa: PTH104 - the os level is where faults are injected
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """The file (0600) with a new content: whoever reads, and a crash, finds the old or the new one."""
+    fresh = temporary(path.parent)
+    try:
+        write_file(fresh, content)
+        rename(fresh, path)
+    except OSError:
+        remove(fresh)
+        raise
+    sync_directory(path.parent)
+
+
+def replace_folder(fresh: Path, folder: Path) -> None:
+    """`fresh` takes the place of `folder`. A crash leaves the one, the other or none: never a mix."""
+    old = set_aside(folder) if os.path.lexists(folder) else None
+    try:
+        rename(fresh, folder)
+    except OSError:
+        remove(fresh)
+        if old is not None:
+            with suppress(OSError):
+                rename(old, folder)
+        raise
+    sync_directory(folder.parent)
+    if old is not None:
+        remove(old)
+
+
+def swap_symlink(link: Path, target: str) -> None:
+    """The link points to the target, by one rename: at any instant it is the old or the new one."""
+    fresh = temporary(link.parent)
+    os.symlink(target, fresh)  # noqa: PTH211 - the os level is where faults are injected
+    try:
+        rename(fresh, link)
+    except OSError:
+        remove(fresh)
+        raise
+    sync_directory(link.parent)
+
+
+def set_aside(path: Path) -> Path:
+    """Out of sight by one rename: what is being removed never looks like something half there."""
+    aside = temporary(path.parent)
+    rename(path, aside)
+    return aside
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a whole folder as far as possible; the rest is left to `sweep`."""
+    with suppress(OSError):
+        if is_folder(path):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            os.unlink(path)  # noqa: PTH108 - the os level is where faults are injected
+
+
+def sweep(directory: Path) -> None:
+    """Remove what a crash left half-written in this folder."""
+    with suppress(OSError):
+        for path in sorted(directory.iterdir()):
+            if path.name.startswith(TEMPORARY):
+                remove(path)
+
+
+def is_folder(path: Path) -> bool:
+    """A folder itself, not a link to one."""
+    try:
+        return stat.S_ISDIR(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
+def link_target(link: Path) -> str | None:
+    """Where a symbolic link points, None if there is no such link."""
+    try:
+        return os.readlink(link)  # noqa: PTH115 - a string: Path would tidy it up
+    except OSError:
+        return None
+
+
+def seal(record: Mapping[str, Any]) -> bytes:
+    """JSON with its own SHA-256: a flipped bit in a URL or a date would be valid JSON otherwise."""
+    return json.dumps({**record, "sha256": _digest(record)}, indent=1).encode() + b"\n"
+
+
+def unseal(content: bytes) -> dict[str, Any]:
+    """The record that was sealed. ValueError if it is not exactly that."""
+    try:
+        record = json.loads(content)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(record, dict) or record.pop("sha256", None) != _digest(record):
+        raise ValueError("its checksum is wrong")
+    return record
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def writing(problem: str) -> Iterator[None]:
+    """The border of the adapters that write: an OSError inside becomes a StoreWriteFailed."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreWriteFailed(f"{problem}: {reason(error)}") from error
+
+
+def reason(error: OSError) -> str:
+    """For people, in lower case: `no space left on device`."""
+    if error.errno == errno.ELOOP:
+        return "it is a symbolic link"
+    text = error.strerror or type(error).__name__
+    return text[:1].lower() + text[1:]
+
+
+def ensure_directory(directory: Path, *, mode: int, variable: str) -> None:
+    """The folder exists; it and missing parents get the mode. SettingsError if that cannot be."""
+    missing = [path for path in (directory, *directory.parents) if not os.path.lexists(path)]
+    try:
+        for path in reversed(missing):
+            make_directory(path, mode=mode)
+            with suppress(OSError):  # a parent that we may not read cannot be synced either
+                sync_directory(path.parent)
+        if not stat.S_ISDIR(directory.stat().st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, "it is not a folder", str(directory))
+    except OSError as error:
+        raise unwritable(directory, error, variable=variable) from error
+
+
+def prove_usable(directory: Path, *, variable: str, warn: Warn) -> None:
+    """Write, link and rename in the folder, once and on trial, to fail at the start and not in 60 days.
+
+    SettingsError with the way out. A full disk is only a warning: what is stored still works.
+    """
+    trial = temporary(directory)
+    try:
+        make_directory(trial)
+        renamed = set_aside(trial)
+    except OSError as error:
+        remove(trial)
+        if error.errno not in FULL:
+            raise unwritable(directory, error, variable=variable) from error
+        warn("disk-full", f"{directory} cannot be written for now: {reason(error)}")
+        return
+    try:
+        swap_symlink(renamed / "link", "old")
+        swap_symlink(renamed / "link", "new")
+    except OSError as error:
+        if error.errno not in FULL:
+            line = f"{variable}: {directory} is on a file system without symbolic links and atomic renames"
+            raise SettingsError([f"{line} ({reason(error)}); use a local or block volume"]) from error
+        warn("disk-full", f"{directory} cannot be written for now: {reason(error)}")
+    finally:
+        remove(renamed)
+
+
+def unwritable(directory: Path, error: OSError, *, variable: str) -> SettingsError:
+    """What to tell somebody whose folder we may not write: who we are, whose it is, what to set."""
+    nearest = next(path for path in (directory, *directory.absolute().parents) if os.path.lexists(path))
+    status = nearest.lstat()
+    line = (
+        f"{variable}: {directory} is not writable: {reason(error)}; we are uid {os.geteuid()},"
+        f" gid {os.getegid()}, and {nearest} has mode {stat.S_IMODE(status.st_mode):04o} and owner"
+        f" {status.st_uid}:{status.st_gid}; give it to our uid, or in Kubernetes set fsGroup in the"
+        " pod's securityContext"
+    )
+    return SettingsError([line])

@@ -1,0 +1,575 @@
+"""The store on disk: generations of credentials, the renewal under way, and who we are.
+
+The layout is promised in the interface (section 5). A crash, a full disk or a kill at any instant
+leaves the old or the new credential, whole: what is new is written under a temporary name, synced
+and renamed, and `current` is the last to move. Every JSON file carries its own checksum and those of
+the files beside it, so that a flipped bit is noticed wherever it is.
+"""
+
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import secrets
+import stat
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import fields, is_dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from app.adapters import files
+from app.core.credential import Chain, Credential, check_key, parse_certificates
+from app.core.door import ClientPair
+from app.core.generation import Facts, Generation, Origin, Pending, Signed
+from app.errors import (
+    CredentialError,
+    NoCredential,
+    SettingsError,
+    StoreDamaged,
+    StoreError,
+    StoreLocked,
+    StoreWriteFailed,
+)
+
+_VARIABLE = "COMPASS_STORE_DIR"
+_KEY, _CHAIN, _CA, _CSR = "tls.key", "tls.crt", "ca.crt", "request.csr"
+_FACTS, _PENDING = "generation.json", "pending.json"
+_INSTANCE, _LOCK = "instance.json", "lock"
+_OURS = (_INSTANCE, _LOCK, "journal.jsonl", "journal.jsonl.1")
+_NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}")
+_INSTANCE_ID = re.compile(r"[0-9a-f]{32}")
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+_POLL = timedelta(milliseconds=100)
+# Each is 70 bytes and means a first connection; instance.json stays far below what we read.
+_TOKENS_KEPT = 1000
+
+
+class Store:
+    """One folder, used by one process. Synchronous: call it in a thread, from one or several."""
+
+    instance_id: str
+
+    def __init__(self, directory: Path, *, now: Callable[[], datetime], warn: files.Warn) -> None:
+        """See `open`, which makes it usable."""
+        self._directory = directory
+        self._generations = directory / "generations"
+        self._pending = directory / "pending"
+        self._current = directory / "current"
+        self._now = now
+        self._warn = warn
+        self._guard = threading.RLock()
+        self._used_tokens: tuple[str, ...] = ()
+        self._lock: int | None = None
+
+    @classmethod
+    def open(
+        cls,
+        directory: Path,
+        *,
+        now: Callable[[], datetime],
+        warn: files.Warn,
+        lock_timeout: timedelta = timedelta(seconds=30),
+    ) -> "Store":
+        """The store in this folder, made if missing, locked until `close`, tidied up.
+
+        SettingsError when the folder cannot be used, StoreLocked when another process has it.
+        `warn(code, detail)` hears of whatever is wrong and can be lived with.
+        """
+        store = cls(directory, now=now, warn=warn)
+        files.ensure_directory(directory, mode=0o700, variable=_VARIABLE)
+        store._take_lock(lock_timeout)
+        try:
+            store._tidy()
+            store._identify()
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    @classmethod
+    def peek(cls, directory: Path) -> Generation | None:
+        """The current generation for a look from outside: takes no lock and changes nothing.
+
+        None without one, StoreDamaged when it cannot be used.
+        """
+        store = cls(directory, now=lambda: datetime.min.replace(tzinfo=UTC), warn=lambda _code, _detail: None)
+        name = store._current_name()
+        return None if name is None else store._read(name)
+
+    def close(self) -> None:
+        """Release the lock. Nothing else may be called afterwards."""
+        with self._guard:
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
+
+    # -- opening ------------------------------------------------------------------------------
+
+    def _take_lock(self, timeout: timedelta) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            self._lock = os.open(self._directory / _LOCK, flags, 0o600)
+        except OSError as error:
+            raise files.unwritable(self._directory, error, variable=_VARIABLE) from error
+        try:
+            self._wait_for_lock(self._lock, timeout)
+        except BaseException:
+            self.close()
+            raise
+        holder = f"pid {os.getpid()} on {os.uname().nodename}\n".encode()
+        with suppress(OSError):  # on a full disk the lock holds nevertheless
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, holder, 0)
+
+    def _wait_for_lock(self, descriptor: int, timeout: timedelta) -> None:
+        pause = threading.Event()
+        for _ in range(timeout // _POLL + 1):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pause.wait(_POLL.total_seconds())
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise files.unwritable(self._directory, error, variable=_VARIABLE) from error
+                self._warn(
+                    "store-not-locked",
+                    f"{self._directory} is on a file system without locks ({files.reason(error)}):"
+                    " make sure that only one sidecar uses it",
+                )
+                return
+            else:
+                return
+        holder = os.pread(descriptor, 200, 0).decode("ascii", "replace").strip()
+        raise StoreLocked(
+            f"{self._directory} is used by another sidecar: {ascii(holder) if holder else 'unknown'};"
+            f" waited {timeout.total_seconds():g} s"
+        )
+
+    def _tidy(self) -> None:
+        files.prove_usable(self._directory, variable=_VARIABLE, warn=self._warn)
+        if not os.path.lexists(self._generations):
+            with files.writing(f"{self._generations} cannot be made"):
+                files.make_directory(self._generations)
+                files.sync_directory(self._directory)
+        if not files.is_folder(self._generations):
+            raise SettingsError([f"{_VARIABLE}: {self._generations} is not a folder; move it away"])
+        self._tighten()
+        files.sweep(self._directory)
+        for folder in (self._generations, self._pending, *self._folders()):
+            if files.is_folder(folder):
+                files.sweep(folder)
+
+    def _tighten(self) -> None:
+        """Modes below the store are ours again: fsGroup, a restore or a copy may have opened them."""
+        failures = [failure for path, mode in self._entries() if (failure := _tighten(path, mode))]
+        if failures:
+            self._warn("store-mode", f"{failures[0]} ({len(failures)} such entries)")
+
+    def _entries(self) -> Iterator[tuple[Path, int]]:
+        """Ours, folders first: one that nobody may enter is opened before it is entered."""
+        yield from ((self._directory / name, 0o600) for name in _OURS)
+        yield self._generations, 0o700
+        for folder in (self._pending, *self._folders()):
+            yield folder, 0o700
+            if files.is_folder(folder):
+                names = (_KEY, _CHAIN, _CA, _CSR, _FACTS, _PENDING)
+                yield from ((folder / name, 0o600) for name in names)
+
+    def _identify(self) -> None:
+        path = self._directory / _INSTANCE
+        try:
+            record = files.unseal(files.read_file(path))
+            self.instance_id, self._used_tokens = _instance(record)
+        except FileNotFoundError:
+            self._new_instance()
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            self._warn("instance-damaged", f"{path} is made anew: {_why(error)}")
+            files.remove(path)
+            self._new_instance()
+
+    def _new_instance(self) -> None:
+        self.instance_id, self._used_tokens = secrets.token_hex(16), ()
+        try:
+            self._save_instance(self._used_tokens)
+        except StoreWriteFailed as error:
+            # Jitter differs after the next start: no reason not to serve what is stored.
+            self._warn("disk-full", error.detail)
+
+    # -- tokens -------------------------------------------------------------------------------
+
+    def token_used(self, digest: str) -> bool:
+        """Whether this one-time token (SHA-256, hex) was presented by us before. Never waits."""
+        return digest in self._used_tokens
+
+    def remember_token(self, digest: str) -> None:
+        """StoreWriteFailed if it cannot be remembered over a restart."""
+        with self._guard:
+            if digest not in self._used_tokens:
+                tokens = (*self._used_tokens, digest)[-_TOKENS_KEPT:]
+                self._save_instance(tokens)
+                self._used_tokens = tokens
+
+    def _save_instance(self, tokens: tuple[str, ...]) -> None:
+        record = {"instance_id": self.instance_id, "used_tokens": tokens}
+        with files.writing(f"{self._directory / _INSTANCE} cannot be written"):
+            files.replace_file(self._directory / _INSTANCE, files.seal(record))
+
+    # -- generations --------------------------------------------------------------------------
+
+    def load(self) -> Generation | None:
+        """The current generation, checked; if it is damaged the newest good one, which becomes current.
+
+        None when there is none at all; StoreDamaged when there are some and none can be used;
+        StoreError when we ran out of descriptors or memory, which says nothing about the store.
+        """
+        with self._guard:
+            name = self._current_name()
+            names = self._names()
+            try:
+                if name is not None:
+                    return self._read(name)
+                problem = "`current` is missing or points nowhere"
+            except StoreDamaged as error:
+                problem = f"the current generation {name} is damaged: {error.detail}"
+            if names:
+                return self._fall_back(problem)
+            if os.path.lexists(self._current):
+                self._warn("generation-damaged", f"{problem}; no generation is left")
+            return None
+
+    def _fall_back(self, problem: str) -> Generation:
+        good = next((each for each in self.generations() if each.facts.revoked_at is None), None)
+        if good is None:
+            raise StoreDamaged(f"{problem}; no other generation can be used")
+        self._warn("generation-damaged", f"{problem}; going on with {good.name}")
+        try:
+            self._point_to(good.name)
+            # It was waiting to be revoked as superseded; now it is what we live on.
+            return self.amend(good, replace(good.facts, revoke_at=None)) if good.facts.revoke_at else good
+        except (OSError, StoreWriteFailed) as error:
+            self._warn("store-write-failed", f"`current` cannot be repaired: {_why(error)}")
+            return good
+
+    def generations(self) -> tuple[Generation, ...]:
+        """Those that can be read, the newest first: by the leaf's `not_before`, then `activated_at`."""
+        with self._guard:
+            readable = [each for name in self._names() if (each := self._readable(name))]
+            return tuple(sorted(readable, key=_age, reverse=True))
+
+    def activate(self, credential: Credential, facts: Facts) -> Generation:
+        """Write a new generation and make it current; StoreWriteFailed leaves the old one so."""
+        with self._guard, files.writing("the new generation cannot be stored"):
+            contents = _contents(credential.chain, {_KEY: credential.key_pem})
+            record = _record(facts, contents)
+            folder = files.write_folder(self._generations, {**contents, _FACTS: files.seal(record)})
+            target = self._free_name(facts.activated_at, credential.chain.fingerprint)
+            previous = self._current_name()
+            try:
+                files.rename(folder, target)
+                files.sync_directory(self._generations)
+                self._point_to(target.name)
+            except OSError:
+                files.remove(folder)
+                if self._current_name() != target.name:
+                    with suppress(OSError):
+                        self._discard(target)
+                raise
+            generation = Generation(target.name, credential, facts)
+            self._prune(generation, previous)
+            return generation
+
+    def _free_name(self, activated_at: datetime, fingerprint: str) -> Path:
+        """`<second>-<12 hex>`. Taken (the same leaf twice in a second): a later second, so that what
+        `current` may point to is never moved out of the way."""
+        while True:
+            path = self._generations / f"{activated_at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{fingerprint[:12]}"
+            if not os.path.lexists(path):
+                return path
+            activated_at += timedelta(seconds=1)
+
+    def _point_to(self, name: str) -> None:
+        before = files.link_target(self._current)
+        if before is None and os.path.lexists(self._current):
+            files.remove(files.set_aside(self._current))  # a copy made of the link what it pointed to
+        try:
+            files.swap_symlink(self._current, f"generations/{name}")
+        except OSError:
+            # The rename may have happened and its sync failed: then the old one is current again.
+            if before is not None and files.link_target(self._current) != before:
+                files.swap_symlink(self._current, before)
+            raise
+
+    def _prune(self, current: Generation, previous: str | None) -> None:
+        try:
+            keep = self._worth_keeping(current, previous)
+            for name in self._names():
+                if name not in keep:
+                    self._discard(self._generations / name)
+        except (OSError, StoreError) as error:
+            self._warn("prune-failed", f"old generations stay: {_why(error)}")
+
+    def _worth_keeping(self, current: Generation, previous: str | None) -> set[str]:
+        others = [each for each in self.generations() if each.chain.fingerprint != current.chain.fingerprint]
+        now = self._now()
+        outstanding = [
+            each
+            for each in others
+            if each.facts.revoke_at and not each.facts.revoked_at and now < each.chain.effective_not_after
+        ]
+        before = [each for each in others if each.name == previous] or others[:1]
+        return {each.name for each in (current, *before, *outstanding)}
+
+    def _discard(self, path: Path) -> None:
+        with suppress(FileNotFoundError):
+            files.remove(files.set_aside(path))
+
+    def amend(self, generation: Generation, facts: Facts) -> Generation:
+        """The generation with other facts, on disk too. StoreWriteFailed leaves the old facts."""
+        with self._guard, files.writing(f"what is known of generation {generation.name} cannot be written"):
+            contents = _contents(generation.chain, {_KEY: generation.credential.key_pem})
+            path = self._generations / generation.name / _FACTS
+            files.replace_file(path, files.seal(_record(facts, contents)))
+            return replace(generation, facts=facts)
+
+    def pair(self, generation: Generation) -> ClientPair:
+        """The generation's files, by a path that does not move with `current`."""
+        folder = self._generations / generation.name
+        return ClientPair(generation.chain.fingerprint, folder / _CHAIN, folder / _KEY)
+
+    def _current_name(self) -> str | None:
+        folder, _, name = (files.link_target(self._current) or "").partition("/")
+        return name if folder == "generations" and _NAME.fullmatch(name) else None
+
+    def _names(self) -> list[str]:
+        try:
+            return sorted(name for name in os.listdir(self._generations) if _NAME.fullmatch(name))  # noqa: PTH208
+        except OSError as error:
+            raise _unreadable("generations", error) from error
+
+    def _folders(self) -> list[Path]:
+        try:
+            return [self._generations / name for name in self._names()]
+        except StoreError:
+            return []
+
+    def _readable(self, name: str) -> Generation | None:
+        try:
+            return self._read(name)
+        except StoreDamaged:
+            return None
+
+    def _read(self, name: str) -> Generation:
+        record, contents = _read_folder(self._generations / name, _FACTS)
+        with _damage():
+            chain = _chain(contents)
+            key_pem = contents[_KEY]
+            check_key(key_pem, chain.leaf)
+            if not name.endswith(f"-{chain.fingerprint[:12]}"):
+                raise StoreDamaged(f"{_CHAIN} is the certificate of another generation")
+            return Generation(name, Credential(chain, key_pem), _facts(record))
+
+    # -- pending ------------------------------------------------------------------------------
+
+    def pending(self) -> Pending | None:
+        """What was under way, signed or not; None if nothing, or if it is damaged (and then dropped)."""
+        with self._guard:
+            if not os.path.lexists(self._pending):
+                return None
+            try:
+                record, contents = _read_folder(self._pending, _PENDING)
+                with _damage():
+                    return _pending(record, contents)
+            except StoreDamaged as error:
+                self._warn("pending-damaged", f"the renewal under way is dropped: {error.detail}")
+            with suppress(StoreWriteFailed):
+                self.drop_pending()
+            return None
+
+    def save_pending(self, pending: Pending) -> None:
+        """Replace whatever was under way, as a whole."""
+        with self._guard, files.writing("the renewal under way cannot be stored"):
+            contents = _pending_contents(pending)
+            record = files.seal(_record(pending, contents))
+            folder = files.write_folder(self._directory, {**contents, _PENDING: record})
+            files.replace_folder(folder, self._pending)
+
+    def save_signed(self, pending: Pending) -> None:
+        """Add the signed answer. `pending.json` comes last: until then the answer is not there."""
+        with self._guard, files.writing("the signed answer cannot be stored"):
+            contents = _pending_contents(pending)
+            for name in (_CHAIN, _CA):
+                if name in contents:
+                    files.replace_file(self._pending / name, contents[name])
+            self.amend_pending(pending)
+
+    def amend_pending(self, pending: Pending) -> None:
+        """Only what `pending.json` holds has changed."""
+        with self._guard, files.writing("the renewal under way cannot be stored"):
+            record = files.seal(_record(pending, _pending_contents(pending)))
+            files.replace_file(self._pending / _PENDING, record)
+
+    def drop_pending(self) -> None:
+        """Nothing is under way any more."""
+        with self._guard, files.writing("the renewal under way cannot be removed"):
+            self._discard(self._pending)
+
+    def pending_pair(self) -> ClientPair:
+        """The files of a signed answer, for its proof. NoCredential if there is none."""
+        pending = self.pending()
+        if pending is None or pending.signed is None:
+            raise NoCredential("no signed answer is waiting for its proof")
+        fingerprint = pending.signed.chain.fingerprint
+        return ClientPair(fingerprint, self._pending / _CHAIN, self._pending / _KEY)
+
+
+def _tighten(path: Path, mode: int) -> str | None:
+    """What went wrong, if something did. Links, and what is not of the kind that we make, are left alone."""
+    kind = stat.S_ISDIR if mode == 0o700 else stat.S_ISREG
+    try:
+        status = path.lstat()
+        if kind(status.st_mode) and stat.S_IMODE(status.st_mode) != mode:
+            os.chmod(path, mode)  # noqa: PTH101 - the os level is where faults are injected
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return f"{path} cannot be given mode {mode:04o}: {files.reason(error)}"
+    return None
+
+
+def _age(generation: Generation) -> tuple[datetime, datetime]:
+    return generation.chain.not_before, generation.facts.activated_at
+
+
+@contextmanager
+def _damage() -> Iterator[None]:
+    """What does not parse, or lacks something, is damaged."""
+    try:
+        yield
+    except (CredentialError, ValueError, KeyError, TypeError) as error:
+        raise StoreDamaged(_why(error)) from error
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return files.reason(error)
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    return str(error)
+
+
+def _unreadable(name: str, error: OSError) -> StoreError:
+    kind = StoreError if error.errno in files.SHORTAGE else StoreDamaged
+    return kind(f"{name} cannot be read: {files.reason(error)}")
+
+
+def _read(folder: Path, name: str) -> bytes:
+    try:
+        return files.read_file(folder / name)
+    except OSError as error:
+        raise _unreadable(name, error) from error
+
+
+def _read_folder(folder: Path, record_name: str) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The record in a folder of ours and the files that it vouches for, with their checksums checked."""
+    if not files.is_folder(folder):
+        raise StoreDamaged("its folder is missing or not a folder")
+    try:
+        record = files.unseal(_read(folder, record_name))
+    except ValueError as error:
+        raise StoreDamaged(f"{record_name} is damaged: {_why(error)}") from error
+    with _damage():
+        names = [name for name in (_KEY, _CHAIN, _CA, _CSR) if name in record["files"]]
+        contents = {name: _read(folder, name) for name in names}
+        for name, content in contents.items():
+            if _digest(content) != record["files"][name]:
+                raise StoreDamaged(f"{name} is damaged: its checksum is wrong")
+    return record, contents
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _contents(chain: Chain, others: Mapping[str, bytes]) -> dict[str, bytes]:
+    authorities = {} if chain.ca_pem is None else {_CA: chain.ca_pem}
+    return {**others, _CHAIN: chain.pem, **authorities}
+
+
+def _chain(contents: Mapping[str, bytes]) -> Chain:
+    return Chain(parse_certificates(contents[_CHAIN]), contents[_CHAIN], contents.get(_CA))
+
+
+def _pending_contents(pending: Pending) -> dict[str, bytes]:
+    own = {_KEY: pending.key_pem, _CSR: pending.csr_pem}
+    return own if pending.signed is None else _contents(pending.signed.chain, own)
+
+
+def _record(value: Facts | Pending, contents: Mapping[str, bytes]) -> dict[str, Any]:
+    """What is known, and the checksums of the files beside it."""
+    return {**_plain(value), "files": {name: _digest(content) for name, content in contents.items()}}
+
+
+def _plain(value: Any) -> Any:
+    """As JSON; what is kept in files of its own (keys, chains) is left out."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    if not is_dataclass(value):
+        return value
+    pairs: Iterable[tuple[str, Any]] = ((each.name, getattr(value, each.name)) for each in fields(value))
+    return {name: _plain(part) for name, part in pairs if not isinstance(part, bytes | Chain)}
+
+
+def _time(value: str | None) -> datetime | None:
+    return None if value is None else datetime.fromisoformat(value)
+
+
+def _facts(record: Mapping[str, Any]) -> Facts:
+    return Facts(
+        origin=Origin(record["origin"]),
+        connector_url=record["connector_url"],
+        activated_at=datetime.fromisoformat(record["activated_at"]),
+        director_url=record["director_url"],
+        proven_at=_time(record["proven_at"]),
+        replaced_end=_time(record["replaced_end"]),
+        revoke_at=_time(record["revoke_at"]),
+        revoked_at=_time(record["revoked_at"]),
+    )
+
+
+def _pending(record: Mapping[str, Any], contents: Mapping[str, bytes]) -> Pending:
+    pending = Pending(
+        origin=Origin(record["origin"]),
+        begun_by=record["begun_by"],
+        begun_at=datetime.fromisoformat(record["begun_at"]),
+        sign_url=record["sign_url"],
+        connector_url=record["connector_url"],
+        director_url=record["director_url"],
+        subject=record["subject"],
+        key_pem=contents[_KEY],
+        csr_pem=contents[_CSR],
+        token=record["token"],
+    )
+    if record["signed"] is None:
+        return pending
+    chain = _chain(contents)
+    check_key(pending.key_pem, chain.leaf)
+    return replace(pending, signed=_signed(record["signed"], chain))
+
+
+def _signed(record: Mapping[str, Any], chain: Chain) -> Signed:
+    return Signed(
+        chain=chain,
+        signed_at=datetime.fromisoformat(record["signed_at"]),
+        anchor_changed=record["anchor_changed"],
+        refused_since=_time(record["refused_since"]),
+    )
+
+
+def _instance(record: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+    if not _INSTANCE_ID.fullmatch(record["instance_id"]):
+        raise ValueError("its instance_id is not 32 hex digits")
+    return record["instance_id"], tuple(record["used_tokens"])
