@@ -1,0 +1,67 @@
+"""What happened, told once: a line in the log, a line in the journal."""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+
+_log = logging.getLogger("app.events")
+# The newest in the status; the journal on disk has the rest.
+SHOWN = 20
+_WARNINGS = frozenset(
+    {
+        "announced-url-unusable",
+        "attempt-failed",
+        "connect-needed",
+        "connector-url-differs",
+        "expiring",
+        "import-rejected",
+        "notification-failed",
+        "pending-not-removed",
+        "publish-failed",
+        "renewal-failed",
+        "revocation-failed",
+        "revocation-not-scheduled",
+        "store-damaged",
+        "token-not-remembered",
+        "token-unusable",
+        "trust-anchor-changed",
+        "used-unproven",
+    }
+)
+
+
+class EventLog:
+    """Never raises and never waits: the disk is written by one thread, in order."""
+
+    def __init__(
+        self,
+        *,
+        now: Callable[[], datetime],
+        append: Callable[[Mapping[str, object]], None],
+        tail: list[dict[str, object]],
+    ) -> None:
+        self._now = now
+        self._append = append
+        self._newest: deque[Mapping[str, object]] = deque(tail, maxlen=SHOWN)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="journal")
+
+    def record(self, event: str, **details: object) -> None:
+        shown = {key: _plain(value) for key, value in details.items() if value is not None}
+        _log.log(logging.WARNING if event in _WARNINGS else logging.INFO, event, extra=shown)
+        entry = {"at": _plain(self._now()), "event": event, **shown}
+        self._newest.append(entry)
+        self._writer.submit(self._append, entry)
+
+    def newest(self) -> tuple[Mapping[str, object], ...]:
+        """The newest entries, newest last."""
+        return tuple(self._newest)
+
+    def close(self) -> None:
+        """Return when everything is on disk."""
+        self._writer.shutdown()
+
+
+def _plain(value: object) -> object:
+    return f"{value:%Y-%m-%dT%H:%M:%SZ}" if isinstance(value, datetime) else value
