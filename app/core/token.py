@@ -4,12 +4,15 @@ import base64
 import binascii
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
+from app.core.answer import is_token
 from app.errors import RequestRefused
 
 _LONGEST = 16 * 1024
+_UNFIT = re.compile(r"[\x00-\x20\x7f-\xa0\ud800-\udfff\\]")  # what no URL has, and httpx may refuse later
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,22 +34,25 @@ def parse_token(text: str, url: str | None) -> OneTimeToken:
 
     Raises RequestRefused, which never repeats the text.
     """
-    text = text.strip()
+    text = "".join(text.split())  # base64 often comes wrapped
     if not text or len(text) > _LONGEST or not text.isprintable() or not text.isascii():
         raise RequestRefused("the token is empty, too long or not printable ASCII")
     found = _from_url(text) or _from_json(text) or OneTimeToken(text, "")
     target = url or found.url
     if not target:
         raise RequestRefused("the token comes without a URL: the Token-Secured Connector URL is needed too")
-    if any(character.isspace() for character in found.value) or not found.value:
-        raise RequestRefused("the token has white space in it or is empty")
+    if not is_token(found.value):
+        raise RequestRefused("the token is empty, too long or not visible ASCII")
     return OneTimeToken(found.value, _checked(target))
 
 
 def _from_url(text: str) -> OneTimeToken | None:
     if "://" not in text:
         return None
-    values = parse_qs(urlsplit(text).query).get("token", [])
+    try:
+        values = parse_qs(urlsplit(text).query).get("token", [])
+    except ValueError:  # brackets that are no IPv6 address
+        values = []
     if len(values) != 1:
         raise RequestRefused("the token is a URL without one `token` in its query")
     return OneTimeToken(values[0], text)
@@ -70,6 +76,7 @@ def _checked(url: str) -> str:
     try:
         parts = urlsplit(url)
         usable = parts.scheme == "https" and bool(parts.hostname) and parts.port != 0
+        usable = usable and not _UNFIT.search(url)
     except ValueError:
         usable = False
     if not usable or "@" in parts.netloc:

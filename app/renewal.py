@@ -1,0 +1,554 @@
+"""One renewal, or first connection, from start to end: everything that changes the credential.
+
+    pending? -> configuration -> key + CSR -> pending (fsync) -> sign -> verify -> pending (fsync)
+             -> probe with the new pair -> activate (one rename) -> publish -> revoke the old one later
+
+Each step can fail or be killed, and the next attempt goes on from the last one that is on disk. The
+credential in use is not touched before its successor has been proven.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Protocol, TypeVar
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from app.core import chain as chains
+from app.core.answer import Configuration, SignedAnswer
+from app.core.credential import Credential, load_public_key, render_private_key
+from app.core.csr import make_csr, parse_subject
+from app.core.door import ClientPair, Door
+from app.core.generation import Facts, Generation, Origin, Pending, Signed
+from app.core.policy import CSR_MAX_AGE, PROOF_PATIENCE, in_danger
+from app.core.token import OneTimeToken
+from app.errors import (
+    ConnectorError,
+    ConnectorProtocol,
+    ConnectorRejected,
+    ConnectorUnauthenticated,
+    CredentialError,
+    CredentialExpired,
+    CredentialNotYetValid,
+    NoCredential,
+    NotCurrent,
+    StoreDamaged,
+    StoreError,
+    SubjectRefused,
+)
+
+# kyma#7110: a fresh certificate may be refused for a moment. Whoever asked for the renewal is
+# waiting, so a few proofs are made at once before the loop's backoff takes over.
+_PROOF_PAUSES = (timedelta(seconds=1), timedelta(seconds=2), timedelta(seconds=4))
+# The 400 is ambiguous: a Director that hiccuped has left token A unused, so a few tries cost nothing.
+_INTRODUCTION_PAUSES = (timedelta(seconds=1), timedelta(seconds=3))
+T = TypeVar("T")
+
+
+class Clock(Protocol):
+    def now(self) -> datetime: ...
+    async def sleep(self, duration: timedelta) -> None: ...
+
+
+class Keys(Protocol):
+    def begin(self) -> None: ...
+    async def ready(self) -> None: ...
+    async def take(self) -> rsa.RSAPrivateKey: ...
+
+
+class Store(Protocol):
+    """Blocking; every call goes to a thread. Each raises StoreError."""
+
+    def load(self) -> Generation | None: ...
+    def generations(self) -> tuple[Generation, ...]: ...
+    def activate(self, credential: Credential, facts: Facts) -> Generation: ...
+    def amend(self, generation: Generation, facts: Facts) -> Generation: ...
+    def pair(self, generation: Generation) -> ClientPair: ...
+    def pending(self) -> Pending | None: ...
+    def pending_pair(self) -> ClientPair: ...
+    def save_pending(self, pending: Pending) -> None: ...
+    def save_signed(self, pending: Pending) -> None: ...
+    def amend_pending(self, pending: Pending) -> None: ...
+    def drop_pending(self) -> None: ...
+    def token_used(self, digest: str) -> bool: ...
+    def remember_token(self, digest: str) -> None: ...
+
+
+class Connector(Protocol):
+    """Each call raises ConnectorError."""
+
+    async def configuration(self, door: Door) -> Configuration: ...
+    async def sign(self, door: Door, csr_pem: bytes) -> SignedAnswer: ...
+    async def probe(self, door: Door) -> datetime | None: ...
+    async def revoke(self, door: Door) -> None: ...
+    async def retire(self, keep: frozenset[str]) -> None: ...
+
+
+class Publisher(Protocol):
+    """Blocking; raises StoreError."""
+
+    def publish(self, credential: Credential) -> bool: ...
+
+
+class Journal(Protocol):
+    def record(self, event: str, **details: object) -> None:
+        """Log the event and keep it in the journal; never raises, never waits for a disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """A renewal or connection that succeeded. `previous` is the fingerprint it replaced."""
+
+    generation: Generation
+    previous: str | None
+    duration: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the operator wants of a renewal. A `connector_url` that is set wins over announced ones."""
+
+    connector_url: str | None = None
+    revoke_superseded_after: timedelta | None = None
+
+
+class Renewal:
+    """Holds the current generation and what is pending. One thing at a time: `lock`."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        store: Store,
+        connector: Connector,
+        keys: Keys,
+        publisher: Publisher | None,
+        journal: Journal,
+        plan: Plan,
+    ) -> None:
+        self._clock = clock
+        self._store = store
+        self._connector = connector
+        self._keys = keys
+        self._publisher = publisher
+        self._journal = journal
+        self._plan = plan
+        self.lock = asyncio.Lock()
+        self.generation: Generation | None = None
+        self.pending: Pending | None = None
+        self.superseded: tuple[Generation, ...] = ()
+        self.announced_url: str | None = None
+        self.published = True
+        self._unsaved = False
+
+    # --- start ---------------------------------------------------------------------------------
+
+    async def restore(self) -> None:
+        """Take up what the store holds: the current generation, and a renewal that was under way."""
+        try:
+            self.generation = await _disk(self._store.load)
+        except StoreDamaged as error:
+            self._journal.record("store-damaged", code=error.code, detail=error.detail)
+        pending = await _disk(self._store.pending)
+        if pending is not None and pending.begun_by != self._fingerprint():
+            await self._drop("it was begun with another credential")
+        else:
+            self.pending = pending
+        await self._note_superseded()
+        await self.publish()
+
+    def _fingerprint(self) -> str | None:
+        return self.generation.chain.fingerprint if self.generation is not None else None
+
+    # --- renew ---------------------------------------------------------------------------------
+
+    async def attempt(self, correlation_id: str) -> Generation:
+        """Renew, or go on with what is pending; returns the generation now in use.
+
+        The caller holds `lock`. Raises ConnectorError, StoreError or NoCredential.
+        """
+        pending = await self._resumable()
+        try:
+            return await self._go_on(pending or await self._begin(correlation_id), correlation_id)
+        except SubjectRefused:
+            if pending is not None and pending.origin is Origin.CONNECT:
+                raise
+        # The subject may have changed at the Connector since it was fetched: once more, afresh.
+        return await self._go_on(await self._begin(correlation_id), correlation_id)
+
+    async def _go_on(self, pending: Pending, correlation_id: str) -> Generation:
+        if pending.signed is None:
+            pending = await self._sign(pending, correlation_id)
+        return await self._finish(pending, correlation_id)
+
+    async def _resumable(self) -> Pending | None:
+        """What is pending and still of use, on disk."""
+        pending = self.pending
+        if pending is None:
+            return None
+        if self._unsaved:
+            await self._keep_whole(pending)
+        age = self._clock.now() - pending.begun_at
+        if pending.signed is None and not timedelta(0) <= age < CSR_MAX_AGE:
+            await self._drop("its CSR is too old")
+            if pending.origin is Origin.CONNECT:
+                raise NoCredential("the first connection was not finished in time; a new token is needed")
+            return None
+        return pending
+
+    async def _begin(self, correlation_id: str) -> Pending:
+        """Ask for the CSR information, and make key and CSR; both are on disk before anything is signed."""
+        generation = self.generation
+        if generation is None:
+            raise NoCredential("there is no credential to renew; connect with a one-time token")
+        door = await self._door(generation, correlation_id)
+        configuration = await self._connector.configuration(door)
+        self._compare_url(configuration.connector_url)
+        return await self._request(
+            configuration,
+            origin=Origin.RENEW,
+            sign_url=door.url,
+            connector_url=self._plan.connector_url or configuration.connector_url or door.url,
+        )
+
+    async def _request(
+        self, configuration: Configuration, *, origin: Origin, sign_url: str, connector_url: str
+    ) -> Pending:
+        try:
+            subject = parse_subject(configuration.subject)
+        except CredentialError as error:
+            raise ConnectorProtocol(error.detail) from error
+        key = await self._keys.take()
+        csr_pem = await asyncio.to_thread(make_csr, key, subject)
+        pending = Pending(
+            origin=origin,
+            begun_by=self._fingerprint(),
+            begun_at=self._clock.now(),
+            sign_url=sign_url,
+            connector_url=connector_url,
+            director_url=configuration.director_url,
+            subject=configuration.subject,
+            key_pem=render_private_key(key),
+            csr_pem=csr_pem,
+            token=configuration.token,
+        )
+        await self._keep(pending, self._store.save_pending)
+        return pending
+
+    async def _sign(self, pending: Pending, correlation_id: str) -> Pending:
+        try:
+            answer = await self._connector.sign(
+                await self._sign_door(pending, correlation_id), pending.csr_pem
+            )
+        except ConnectorRejected:
+            await self._drop("the Connector refused its CSR")
+            raise
+        except ConnectorUnauthenticated as error:
+            if pending.origin is not Origin.CONNECT:
+                raise
+            await self._drop("its token was used or has expired")
+            raise NoCredential(
+                "the first connection was interrupted and its second token no longer works; "
+                f"a new one-time token is needed ({error.detail})"
+            ) from error
+        self._keys.begin()
+        signed = replace(pending, signed=self._verified(answer, pending))
+        await self._keep(signed, self._store.save_signed)
+        return signed
+
+    async def _sign_door(self, pending: Pending, correlation_id: str) -> Door:
+        if pending.origin is Origin.CONNECT:
+            return Door(pending.sign_url, correlation_id, token=pending.token)
+        if self.generation is None:
+            raise NoCredential("there is no credential to renew; connect with a one-time token")
+        return await self._door(self.generation, correlation_id)
+
+    def _verified(self, answer: SignedAnswer, pending: Pending) -> Signed:
+        now = self._clock.now()
+        anchors = self._anchors()
+        expected = chains.Expected(
+            public_key=load_public_key(pending.csr_pem),
+            subject=parse_subject(pending.subject),
+            anchors=anchors,
+            at=answer.date or now,
+        )
+        try:
+            chain = chains.verify(answer, expected)
+        except (CredentialExpired, CredentialNotYetValid) as error:
+            theirs = f"{answer.date:%Y-%m-%dT%H:%M:%SZ}" if answer.date else "not known"
+            raise ConnectorProtocol(
+                f"{error.detail}; the Connector's clock is {theirs}, ours {now:%Y-%m-%dT%H:%M:%SZ}"
+            ) from error
+        except CredentialError as error:
+            raise ConnectorProtocol(error.detail) from error
+        changed = not chains.anchored(chain, anchors)
+        if changed:
+            issuer = chain.leaf.issuer.rfc4514_string()
+            self._journal.record("trust-anchor-changed", issuer=issuer, fingerprint=chain.fingerprint)
+        return Signed(chain, now, anchor_changed=changed and pending.origin is Origin.RENEW)
+
+    def _anchors(self) -> tuple[x509.Certificate, ...]:
+        return self.generation.chain.authorities if self.generation is not None else ()
+
+    # --- prove and activate --------------------------------------------------------------------
+
+    async def _finish(self, pending: Pending, correlation_id: str) -> Generation:
+        assert pending.signed is not None  # noqa: S101 - _go_on signs first
+        proven_url = await self._prove(pending, correlation_id)
+        now = self._clock.now()
+        replaced = self.generation if pending.origin is Origin.RENEW else None
+        facts = Facts(
+            origin=pending.origin,
+            connector_url=proven_url or pending.connector_url,
+            activated_at=now,
+            director_url=pending.director_url,
+            proven_at=now if proven_url is not None else None,
+            replaced_end=replaced.chain.effective_not_after if replaced is not None else None,
+        )
+        return await self._activate(Credential(pending.signed.chain, pending.key_pem), facts)
+
+    async def _prove(self, pending: Pending, correlation_id: str) -> str | None:
+        """The URL at which the new pair was accepted; None if it has to be used without a proof."""
+        pair = await _disk(self._store.pending_pair)
+        # The pauses end with None: the last refusal is the attempt's.
+        for pause in (*_PROOF_PAUSES, None):
+            try:
+                return await self._probe(pending, pair, correlation_id)
+            except ConnectorUnauthenticated:
+                await self._count_refusal()
+                if pause is None or self.pending is None:
+                    raise
+                await self._clock.sleep(pause)
+            except ConnectorError as error:
+                if not self._old_in_danger():
+                    raise
+                self._journal.record(
+                    "used-unproven", code=error.code, detail=error.detail, fingerprint=pair.fingerprint
+                )
+                return None
+        raise AssertionError("the last pause is None, which raises")
+
+    async def _probe(self, pending: Pending, pair: ClientPair, correlation_id: str) -> str:
+        try:
+            await self._connector.probe(Door(pending.connector_url, correlation_id, pair=pair))
+        except ConnectorUnauthenticated:
+            raise
+        except ConnectorError:
+            # An announced URL that does not work must not cost us the one that does.
+            known = self._known_url()
+            if known is None or known == pending.connector_url:
+                raise
+            await self._connector.probe(Door(known, correlation_id, pair=pair))
+            self._journal.record("announced-url-unusable", url=pending.connector_url)
+            return known
+        return pending.connector_url
+
+    async def prove_current(self, correlation_id: str) -> None:
+        """Prove later what had to be used unproven. The caller holds `lock`."""
+        generation = self.generation
+        if generation is None:
+            return
+        await self._connector.probe(await self._door(generation, correlation_id))
+        facts = replace(generation.facts, proven_at=self._clock.now())
+        self.generation = await _disk(self._store.amend, generation, facts)
+        self._journal.record("proven", fingerprint=generation.chain.fingerprint)
+
+    def _known_url(self) -> str | None:
+        return self.generation.facts.connector_url if self.generation is not None else None
+
+    def _old_in_danger(self) -> bool:
+        generation = self.generation
+        revoked = generation is not None and generation.facts.revoked_at is not None
+        return generation is None or revoked or in_danger(generation.chain, self._clock.now())
+
+    async def _count_refusal(self) -> None:
+        """Give the signed answer up after ten minutes of refusals, or when time runs out for the old one."""
+        pending = self.pending
+        if pending is None or pending.signed is None:
+            return
+        now = self._clock.now()
+        since = pending.signed.refused_since
+        if since is None:
+            refused = replace(pending, signed=replace(pending.signed, refused_since=now))
+            with suppress(StoreError):  # the next start then counts from its own first refusal
+                await self._keep(refused, self._store.amend_pending)
+        elif not timedelta(0) <= now - since < PROOF_PATIENCE:
+            await self._drop("its certificate was refused for ten minutes")
+        if self._alive() and self._old_in_danger():
+            await self._drop("its certificate is refused and the old one ends soon")
+
+    def _alive(self) -> bool:
+        generation = self.generation
+        return generation is not None and self._clock.now() < generation.chain.effective_not_after
+
+    async def _activate(self, credential: Credential, facts: Facts) -> Generation:
+        previous = self.generation
+        generation = await _disk(self._store.activate, credential, facts)
+        self.generation = generation
+        await self._drop(None)
+        await self._schedule_revocation(previous)
+        keep = {each.chain.fingerprint for each in (generation, *self.superseded)}
+        await self._connector.retire(frozenset(keep))
+        await self.publish()
+        return generation
+
+    async def publish(self) -> None:
+        """Bring the published files up to date; a failure is announced and tried again by the loop."""
+        if self._publisher is None or self.generation is None:
+            return
+        try:
+            if await _disk(self._publisher.publish, self.generation.credential):
+                self._journal.record("published", fingerprint=self.generation.chain.fingerprint)
+            self.published = True
+        except StoreError as error:
+            if self.published:
+                self._journal.record("publish-failed", code=error.code, detail=error.detail)
+            self.published = False
+
+    # --- connect, import -----------------------------------------------------------------------
+
+    async def connect(self, token: OneTimeToken, correlation_id: str) -> Generation:
+        """The first connection, or a new one after expiry or revocation. The caller holds `lock`."""
+        await self._keys.ready()
+        configuration = await self._introduce(Door(token.url, correlation_id, token=token.value))
+        await self._drop("a new connection replaces it")
+        connector_url = self._plan.connector_url or configuration.connector_url
+        if connector_url is None:
+            raise ConnectorProtocol("the Connector names no certificate-secured URL, and none is set")
+        self._compare_url(configuration.connector_url)
+        pending = await self._request(
+            configuration, origin=Origin.CONNECT, sign_url=token.url, connector_url=connector_url
+        )
+        await self._remember(token)
+        return await self._go_on(pending, correlation_id)
+
+    async def _introduce(self, door: Door) -> Configuration:
+        for pause in _INTRODUCTION_PAUSES:
+            try:
+                return await self._connector.configuration(door)
+            except ConnectorUnauthenticated:
+                await self._clock.sleep(pause)
+        return await self._connector.configuration(door)
+
+    async def _remember(self, token: OneTimeToken) -> None:
+        try:
+            await _disk(self._store.remember_token, token.digest)
+        except StoreError as error:  # the token is used all the same, and its answer matters more
+            self._journal.record("token-not-remembered", code=error.code, detail=error.detail)
+
+    async def adopt(self, credential: Credential) -> bool:
+        """Import an operator's pair if it is wanted. The caller holds `lock`.
+
+        True if it is the current one now. Raises CredentialExpired or CredentialNotYetValid for a
+        pair that must not replace anything, NoCredential if no URL is known.
+        """
+        current = self.generation
+        if current is not None:
+            if credential.chain.not_before <= current.chain.not_before:
+                return False
+            chains.check_dates(credential.chain.certificates, self._clock.now())
+        url = self.connector_url()
+        if url is None:
+            raise NoCredential("the imported files need COMPASS_CONNECTOR_URL, the URL to renew them at")
+        await self._drop("an import replaces it")
+        facts = Facts(origin=Origin.IMPORT, connector_url=url, activated_at=self._clock.now())
+        await self._activate(credential, facts)
+        return True
+
+    # --- revoke --------------------------------------------------------------------------------
+
+    async def revoke(self, fingerprint: str, correlation_id: str) -> None:
+        """Revoke the current certificate at the Connector; final. The caller holds `lock`."""
+        generation = self.generation
+        if generation is None or generation.chain.fingerprint != fingerprint:
+            raise NotCurrent("the fingerprint to confirm is not the current certificate's")
+        await self._connector.revoke(await self._door(generation, correlation_id))
+        facts = replace(generation.facts, revoked_at=self._clock.now())
+        self.generation = replace(generation, facts=facts)
+        await self._drop("the credential was revoked")
+        self.generation = await _disk(self._store.amend, generation, facts)
+
+    async def revoke_superseded(self, correlation_id: str) -> None:
+        """Revoke what was superseded long enough ago, each with its own key. The caller holds `lock`."""
+        now = self._clock.now()
+        for generation in self.superseded:
+            facts = generation.facts
+            if facts.revoke_at is None or now < facts.revoke_at:
+                continue
+            await self._connector.revoke(await self._door(generation, correlation_id))
+            await _disk(self._store.amend, generation, replace(facts, revoked_at=now))
+            self._journal.record("superseded-revoked", fingerprint=generation.chain.fingerprint)
+        await self._note_superseded()
+
+    async def _schedule_revocation(self, previous: Generation | None) -> None:
+        after = self._plan.revoke_superseded_after
+        if previous is None or after is None or previous.facts.revoked_at is not None:
+            return
+        revoke_at = self._clock.now() + after
+        try:
+            await _disk(self._store.amend, previous, replace(previous.facts, revoke_at=revoke_at))
+        except StoreError as error:
+            self._journal.record("revocation-not-scheduled", code=error.code, detail=error.detail)
+        await self._note_superseded()
+
+    async def _note_superseded(self) -> None:
+        """Which generations are to be revoked: scheduled, not current, and of any harm still."""
+        now, current = self._clock.now(), self._fingerprint()
+        self.superseded = tuple(
+            each
+            for each in await _disk(self._store.generations)
+            if each.facts.revoke_at is not None
+            and each.facts.revoked_at is None
+            and each.chain.fingerprint != current
+            and now < each.chain.effective_not_after
+        )
+
+    # --- small parts ---------------------------------------------------------------------------
+
+    def connector_url(self) -> str | None:
+        """Where the next call with the client certificate goes."""
+        return self._plan.connector_url or self._known_url()
+
+    async def _door(self, generation: Generation, correlation_id: str) -> Door:
+        pair = await _disk(self._store.pair, generation)
+        return Door(self._plan.connector_url or generation.facts.connector_url, correlation_id, pair=pair)
+
+    def _compare_url(self, announced: str | None) -> None:
+        wanted = self._plan.connector_url
+        other = announced if wanted is not None and announced not in {None, wanted} else None
+        if other is not None and other != self.announced_url:
+            self._journal.record("connector-url-differs", announced=other, used=wanted)
+        self.announced_url = other
+
+    async def _keep(self, pending: Pending, save: Callable[[Pending], None]) -> None:
+        """Put it on disk; if that fails it stays in memory, and the next attempt begins with this."""
+        self.pending, self._unsaved = pending, True
+        await _disk(save, pending)
+        self._unsaved = False
+
+    async def _keep_whole(self, pending: Pending) -> None:
+        """Like `_keep`, from nothing: what the disk has of it is not known."""
+        await _disk(self._store.save_pending, replace(pending, signed=None))
+        if pending.signed is not None:
+            await _disk(self._store.save_signed, pending)
+        self._unsaved = False
+
+    async def _drop(self, why: str | None) -> None:
+        """Forget what is pending. What stays on disk is bound to a credential that is not current."""
+        had, self.pending, self._unsaved = self.pending, None, False
+        if had is None and why is not None:
+            return
+        if why is not None:
+            self._journal.record("pending-dropped", detail=why)
+        try:
+            await _disk(self._store.drop_pending)
+        except StoreError as error:
+            self._journal.record("pending-not-removed", code=error.code, detail=error.detail)
+
+
+async def _disk(call: Callable[..., T], *args: object) -> T:
+    """A slow disk must not hold up the event loop."""
+    return await asyncio.to_thread(call, *args)

@@ -1,0 +1,192 @@
+"""A renewal and a scheduler with a real store on disk, a scripted Connector and a clock that jumps."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from app.adapters.store import Store
+from app.attempts import Attempts
+from app.connector_clock import ConnectorClock
+from app.core.credential import Credential
+from app.core.generation import Facts, Generation, Origin
+from app.core.policy import Policy
+from app.core.token import OneTimeToken
+from app.errors import SidecarError
+from app.renewal import Plan, Renewal
+from app.scheduler import Scheduler
+from tests.support.authority import LIFETIME, Authority, rsa_key
+from tests.support.clock import FakeClock
+from tests.support.connector import TOKEN_URL, URL, ScriptedConnector
+
+
+class Keys:
+    """The session's keys, one after the other."""
+
+    def __init__(self) -> None:
+        self.number = 100
+
+    def begin(self) -> None:
+        """They are all there."""
+
+    async def ready(self) -> None:
+        """They are all there."""
+
+    async def take(self) -> rsa.RSAPrivateKey:
+        self.number += 1
+        return rsa_key(100 + self.number % 5)
+
+
+class Recorder:
+    """Journal and notifier: what was said, in order."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, object]] = []
+        self.notices: list[str] = []
+
+    def record(self, event: str, **details: object) -> None:
+        self.events.append({"event": event, **details})
+
+    def notify(self, event: str, generation: Generation | None, *, detail: str | None = None) -> None:
+        self.notices.append(event)
+
+    def names(self) -> list[str]:
+        return [str(event["event"]) for event in self.events]
+
+
+class Inputs:
+    """What an operator puts there."""
+
+    def __init__(self) -> None:
+        self.pair: Credential | None = None
+        self.one_time: OneTimeToken | None = None
+        self.error: SidecarError | None = None
+        self.spent: list[OneTimeToken] = []
+
+    async def credential(self) -> Credential | None:
+        if self.error is not None:
+            raise self.error
+        pair, self.pair = self.pair, None
+        return pair
+
+    async def token(self) -> OneTimeToken | None:
+        return None if self.one_time in self.spent else self.one_time
+
+    def spend(self, token: OneTimeToken) -> None:
+        self.spent.append(token)
+
+
+@dataclass
+class House:
+    """Everything that a test of the inside wants to touch. `restart` is what a new process would be."""
+
+    directory: Path
+    lifetime: timedelta = LIFETIME
+    plan: Plan = field(default_factory=Plan)
+    policy: Policy = field(default_factory=Policy)
+    draw: Callable[[], float] = lambda: 0.5
+
+    def __post_init__(self) -> None:
+        self.clock = FakeClock()
+        self.authority = Authority.create()
+        self.connector = ScriptedConnector(self.authority, self.clock.now)
+        self.connector.lifetime = self.lifetime
+        self.said = Recorder()
+        self.inputs = Inputs()
+        self.keys = Keys()
+        self.connector_clock = ConnectorClock(self.clock.elapsed)
+        self.open()
+
+    def open(self) -> None:
+        self.store = Store.open(
+            self.directory,
+            now=self.clock.now,
+            warn=lambda code, detail: self.said.record(code, detail=detail),
+            lock_timeout=timedelta(seconds=1),
+        )
+        self.renewal = Renewal(
+            clock=self.clock,
+            store=self.store,
+            connector=self.connector,
+            keys=self.keys,
+            publisher=None,
+            journal=self.said,
+            plan=self.plan,
+        )
+        self.scheduler = Scheduler(
+            clock=self.clock,
+            renewal=self.renewal,
+            journal=self.said,
+            notifier=self.said,
+            inputs=self.inputs,
+            connector_clock=self.connector_clock,
+            policy=self.policy,
+            instance_id="test",
+            new_id=lambda: "id",
+            draw=lambda: self.draw(),  # noqa: PLW0108 - a test may set another one later
+            events=lambda: (),
+            version="0",
+        )
+        self.clock.busy = lambda: bool(self.attempts.running())
+
+    @property
+    def attempts(self) -> Attempts:
+        return self.scheduler._attempts
+
+    async def restart(self) -> None:
+        """A new process over the same store, which finds what the old one left."""
+        self.close()
+        self.open()
+        await self.scheduler.start()
+
+    def close(self) -> None:
+        self.store.close()
+
+    def hold(self, *, number: int = 0, age: timedelta = timedelta(0)) -> Generation:
+        """Put a credential into the store, as an earlier run would have."""
+        credential = self.authority.credential(
+            number=number, not_before=self.clock.now() - age, lifetime=self.lifetime
+        )
+        facts = Facts(Origin.IMPORT, URL, self.clock.now() - age)
+        return self.store.activate(credential, facts)
+
+    async def holding(self, **options: timedelta) -> "House":
+        """With a credential in use."""
+        self.hold(**options)
+        await self.scheduler.start()
+        return self
+
+    @property
+    def current(self) -> Generation:
+        generation = self.renewal.generation
+        assert generation is not None
+        return generation
+
+    @property
+    def fingerprint(self) -> str:
+        return self.current.chain.fingerprint
+
+    def token(self, value: str = "token-a") -> OneTimeToken:
+        return OneTimeToken(value, TOKEN_URL)
+
+    async def attempt(self) -> Generation:
+        async with self.renewal.lock:
+            return await self.renewal.attempt("id")
+
+    async def connect(self, token: OneTimeToken | None = None) -> Generation:
+        async with self.renewal.lock:
+            return await self.renewal.connect(token or self.token(), "id")
+
+    async def run_for(self, duration: timedelta) -> None:
+        """Let the loop turn until the clock has moved on so far."""
+        end = self.clock.elapsed() + duration
+        self.clock.stride = timedelta(hours=1) if duration > timedelta(days=7) else timedelta(0)
+        loop = asyncio.create_task(self.scheduler.run())
+        while self.clock.elapsed() < end and not loop.done():
+            await asyncio.sleep(0)
+        await self.scheduler.stop(timedelta(seconds=5))
+        await loop
+        self.scheduler._stopping = False
