@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from app.core.answer import SignedAnswer
-from app.core.credential import Chain, parse_certificates, pem_blocks
+from app.core.credential import Chain, parse_certificates, pem_blocks, render
 from app.core.csr import same_subject
 from app.errors import (
     CredentialExpired,
@@ -194,8 +194,5 @@ def _as_it_came(
 
 def _clean(wanted: tuple[x509.Certificate, ...], came: tuple[tuple[x509.Certificate, ...], bytes]) -> bool:
     certificates, pem = came
-    blocks = pem_blocks(pem)
-    text_around = pem
-    for _, block in blocks:
-        text_around = text_around.replace(block, b"", 1)
-    return certificates == wanted and len(blocks) == len(wanted) and not text_around.strip()
+    # Word by word as we would write it: no text around the blocks, no PEM headers, no repetitions.
+    return certificates == wanted and pem.split() == render(wanted).split()

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import NameOID
 
 from app.errors import SubjectMismatch
@@ -27,7 +28,9 @@ _KEY = "(?:OU|O|L|ST|CN|C)="
 # The Connector escapes nothing: only a separator that is followed by a known key separates.
 _COMMA_FORM = re.compile(rf",\s*(?={_KEY})")
 _SLASH_FORM = re.compile(rf"/(?={_KEY})")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# Lone surrogates too: JSON can bring them, and nothing can encode them.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_PRINTABLE_STRING = re.compile(r"[A-Za-z0-9 '()+,./:=?-]*")
 _SUBJECT_LIMIT = 2048
 
 
@@ -51,7 +54,8 @@ def parse_subject(text: str) -> x509.Name:
 def _parts(text: str) -> list[str]:
     if not text.startswith("/"):
         return _COMMA_FORM.split(text)
-    return _SLASH_FORM.split(text)[1:] or [text]
+    before, *parts = _SLASH_FORM.split(text)
+    return parts if not before else [text]
 
 
 def _split(part: str) -> tuple[str, str]:
@@ -64,8 +68,10 @@ def _split(part: str) -> tuple[str, str]:
 
 
 def _attribute(key: str, value: str) -> x509.NameAttribute[str]:
-    # Operators configure countries such as `Germany`, which the Connector compares as they are.
-    return x509.NameAttribute(_ATTRIBUTES[key], value, _validate=False)
+    # Operators configure countries such as `Germany`, which the Connector compares as they are; and
+    # `Österreich`, which does not fit the string type that a country normally has.
+    string_type = None if _PRINTABLE_STRING.fullmatch(value) else _ASN1Type.UTF8String
+    return x509.NameAttribute(_ATTRIBUTES[key], value, string_type, _validate=False)
 
 
 def same_subject(wanted: x509.Name, got: x509.Name) -> bool:

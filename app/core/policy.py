@@ -92,11 +92,13 @@ def backoff(
 
     `chain` is the one in use, None when only what is pending counts.
     """
-    retry_after = error.retry_after if isinstance(error, ConnectorUnavailable) else None
-    if retry_after is not None:
-        return max(min(retry_after, _longest_asked(chain, now)) * (1 + draw / 10), _SHORTEST_WAIT)
     if chain is not None and not lives(chain, now):
         return EXPIRED_INTERVAL
+    retry_after = error.retry_after if isinstance(error, ConnectorUnavailable) else None
+    if retry_after is not None:
+        # RFC 9110 allows `Retry-After: 0`, which must not make us ask ten times a second.
+        asked = min(max(retry_after, _FIRST_WAIT), _longest_asked(chain, now))
+        return max(asked * (1 + draw / 10), _SHORTEST_WAIT)
     refused = isinstance(error, ConnectorRejected | ConnectorUnauthenticated)
     first = _FIRST_WAIT_AFTER_REFUSAL if refused else _FIRST_WAIT
     # 2**20 s are twelve days: past every cap, and far from an overflow.

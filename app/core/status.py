@@ -95,7 +95,7 @@ def degraded_reasons(status: Status, now: datetime) -> tuple[str, ...]:
 def _overdue(status: Status, now: datetime) -> bool:
     if status.generation is None or status.due_at is None:
         return False
-    return now > status.due_at + lifetime(status.generation.chain) / 20
+    return now - status.due_at > lifetime(status.generation.chain) / 20
 
 
 def _ca_expires_first(status: Status) -> bool:

@@ -1,0 +1,249 @@
+"""Attempts: a renewal, a connection or a revocation in a task of its own, and how they ended.
+
+A caller who leaves cancels nothing. Renewals are single-flight: who comes while one runs joins it.
+Connections and revocations wait for the same lock and are never joined.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, Protocol, TypeVar
+
+from app.core.credential import Chain
+from app.core.generation import Generation
+from app.core.policy import FAILURES_BEFORE_DEGRADED, Failed, Policy, backoff, last_success, lives
+from app.core.status import LastError, Progress
+from app.core.token import OneTimeToken
+from app.errors import (
+    Busy,
+    ConnectorUnavailable,
+    CredentialExpired,
+    CredentialRevoked,
+    NoCredential,
+    NotCurrent,
+    RenewedRecently,
+    SidecarError,
+)
+from app.renewal import Journal, Renewal, Renewed
+
+# An operator who has not reacted to the first notice gets another a day later.
+_REMIND = timedelta(days=1)
+_log = logging.getLogger("app.attempts")
+T = TypeVar("T")
+
+
+class Clock(Protocol):
+    def now(self) -> datetime: ...
+    def elapsed(self) -> timedelta: ...
+
+
+class Notifier(Protocol):
+    def notify(self, event: str, generation: Generation | None, *, detail: str | None = None) -> None:
+        """Tell the neighbours, some time soon; never raises and never waits."""
+
+
+class Attempts:
+    """What runs now, and what came of the last."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        renewal: Renewal,
+        journal: Journal,
+        notifier: Notifier,
+        policy: Policy,
+        new_id: Callable[[], str],
+        draw: Callable[[], float],
+        on_change: Callable[[], None],
+    ) -> None:
+        self._clock = clock
+        self._renewal = renewal
+        self._journal = journal
+        self._notifier = notifier
+        self._policy = policy
+        self._new_id = new_id
+        self._draw = draw
+        self._on_change = on_change
+        self._renewing: asyncio.Task[Renewed] | None = None
+        self._exclusive: asyncio.Task[Any] | None = None
+        self._failed: tuple[timedelta, Failed] | None = None
+        self._told: dict[str, timedelta] = {}
+        self.progress = Progress()
+
+    def running(self) -> set["asyncio.Task[Any]"]:
+        return {task for task in (self._renewing, self._exclusive) if task is not None and not task.done()}
+
+    def failed(self) -> Failed | None:
+        """The last failure, if no success came after it."""
+        if self._failed is None:
+            return None
+        at, failed = self._failed
+        return replace(failed, ago=self._clock.elapsed() - at)
+
+    def usable(self) -> bool:
+        """Whether the credential in use is neither expired nor revoked by us."""
+        generation = self._renewal.generation
+        return (
+            generation is not None
+            and generation.facts.revoked_at is None
+            and lives(generation.chain, self._clock.now())
+        )
+
+    # --- beginning -----------------------------------------------------------------------------
+
+    def renew(self) -> asyncio.Task[Renewed]:
+        """The renewal that runs, or a new one, whatever the backoff says."""
+        if self._renewing is not None and not self._renewing.done():
+            return self._renewing
+        self._check_renewable()
+        return self._renew_with(self._check_renewable)
+
+    def renew_unless(self, check: Callable[[], None]) -> asyncio.Task[Renewed]:
+        """The loop's renewal: `check` is asked again under the lock, and raises if it is not due any more."""
+        return self._renew_with(check)
+
+    def connect(self, token: OneTimeToken) -> asyncio.Task[Renewed]:
+        """Raises Busy at once."""
+        return self._begin_exclusive(self._make("connected", lambda each: self._renewal.connect(token, each)))
+
+    def revoke(self, fingerprint: str) -> asyncio.Task[None]:
+        """Raises Busy, NotCurrent, CredentialRevoked or NoCredential at once."""
+        generation = self._renewal.generation
+        if generation is None:
+            raise NoCredential("there is no credential to revoke")
+        if generation.chain.fingerprint != fingerprint:
+            raise NotCurrent("the fingerprint to confirm is not the current certificate's")
+        return self._begin_exclusive(self._revoke(fingerprint))
+
+    def _check_renewable(self) -> None:
+        generation = self._renewal.generation
+        if generation is None:
+            raise NoCredential("there is no credential yet; connect with a one-time token")
+        if generation.facts.revoked_at is not None:
+            raise CredentialRevoked("the credential was revoked; connect with a one-time token")
+        if not self.usable():
+            raise CredentialExpired("the credential has expired; connect with a one-time token")
+        since = last_success(generation)
+        passed = self._clock.now() - since if since is not None else self._policy.min_interval
+        if timedelta(0) <= passed < self._policy.min_interval:
+            raise RenewedRecently(
+                "the last renewal was a moment ago", retry_after=self._policy.min_interval - passed
+            )
+
+    def _renew_with(self, check: Callable[[], None]) -> asyncio.Task[Renewed]:
+        async def run(correlation_id: str) -> Generation:
+            check()  # under the lock: a connection may have come first
+            return await self._renewal.attempt(correlation_id)
+
+        self._renewing = asyncio.create_task(self._make("renewed", run))
+        self._renewing.add_done_callback(self._ended)
+        return self._renewing
+
+    def _begin_exclusive(self, work: Coroutine[None, None, T]) -> asyncio.Task[T]:
+        if self._exclusive is not None and not self._exclusive.done():
+            work.close()
+            raise Busy("a connection or a revocation is under way")
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._ended)
+        self._exclusive = task
+        return task
+
+    def _ended(self, task: "asyncio.Task[T]") -> None:
+        if not task.cancelled():
+            task.exception()  # looked at here, since perhaps nobody waits for it any more
+        self._on_change()
+
+    # --- running -------------------------------------------------------------------------------
+
+    async def _make(self, event: str, run: Callable[[str], Awaitable[Generation]]) -> Renewed:
+        """One attempt, its outcome in status and journal before anybody hears of it."""
+        correlation_id, began = self._new_id(), self._clock.elapsed()
+        self._note(in_progress=True, last_attempt_at=self._clock.now())
+        try:
+            async with self._renewal.lock:
+                previous = self._renewal.generation
+                generation = await run(correlation_id)
+        except RenewedRecently:
+            raise
+        except SidecarError as error:
+            self._fail(error, event, correlation_id)
+            raise
+        except Exception as error:
+            _log.exception("a bug; the credential in use is untouched")
+            self._fail(SidecarError(f"a bug: {type(error).__name__}"), event, correlation_id)
+            raise
+        finally:
+            self._note(in_progress=False)
+        self.succeed(event, correlation_id=correlation_id)
+        replaced = previous.chain.fingerprint if previous is not None else None
+        return Renewed(generation, replaced, self._clock.elapsed() - began)
+
+    async def _revoke(self, fingerprint: str) -> None:
+        correlation_id = self._new_id()
+        async with self._renewal.lock:
+            await self._renewal.revoke(fingerprint, correlation_id)
+        self._journal.record("revoked", fingerprint=fingerprint, correlation_id=correlation_id)
+        self._notifier.notify("revoked", self._renewal.generation)
+        self._on_change()
+
+    def succeed(self, event: str, **details: object) -> None:
+        """Note that there is a new credential: everything starts anew."""
+        generation = self._renewal.generation
+        assert generation is not None  # noqa: S101 - what succeeds leaves one
+        chain, failures = generation.chain, self.progress.consecutive_failures
+        self._journal.record(
+            event, fingerprint=chain.fingerprint, not_after=chain.effective_not_after, **details
+        )
+        # To a neighbour an import is a first credential like any other.
+        self._notifier.notify("connected" if event == "imported" else event, generation)
+        if failures >= FAILURES_BEFORE_DEGRADED:
+            self._journal.record("recovered", fingerprint=chain.fingerprint, failures=failures)
+            self._notifier.notify("recovered", generation)
+        self._failed = None
+        self._told.clear()
+        self._note(consecutive_failures=0, last_error=None, last_success_at=last_success(generation))
+
+    def _fail(self, error: SidecarError, event: str, correlation_id: str) -> None:
+        now = self._clock.now()
+        self._journal.record(
+            "attempt-failed",
+            code=error.code,
+            detail=error.detail,
+            wanted=event,
+            correlation_id=correlation_id,
+        )
+        if event == "connected" and self.usable():
+            return  # a refused token says nothing of the credential that we hold
+        failures = self.progress.consecutive_failures + 1
+        wait = backoff(error, failures, chain=self._chain_that_counts(), now=now, draw=self._draw())
+        asked = isinstance(error, ConnectorUnavailable) and error.retry_after is not None
+        self._failed = (self._clock.elapsed(), Failed(timedelta(0), wait, asked_to_wait=asked))
+        self._note(
+            consecutive_failures=failures,
+            last_error=LastError(error.code, error.detail, error.retryable, now),
+        )
+        if failures >= FAILURES_BEFORE_DEGRADED:
+            self.tell("renewal-failed", error.detail)
+
+    def _chain_that_counts(self) -> Chain | None:
+        """Whose end the next attempt must come before; None when only what is pending counts."""
+        generation = self._renewal.generation
+        if generation is None or (self._renewal.pending is not None and not self.usable()):
+            return None
+        return generation.chain
+
+    def tell(self, event: str, detail: str) -> None:
+        """A notice to people: once for each credential, and again every day."""
+        now, last = self._clock.elapsed(), self._told.get(event)
+        if last is not None and now - last < _REMIND:
+            return
+        self._told[event] = now
+        self._journal.record(event, detail=detail)
+        self._notifier.notify(event, self._renewal.generation, detail=detail)
+
+    def _note(self, **changes: object) -> None:
+        self.progress = replace(self.progress, **changes)  # type: ignore[arg-type]
+        self._on_change()

@@ -1,0 +1,369 @@
+"""The loop: look, decide, act. Owns the status, and is what the local API talks to."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from app.attempts import Attempts, Notifier
+from app.connector_clock import ConnectorClock
+from app.core.credential import Credential
+from app.core.generation import Generation
+from app.core.policy import (
+    LOOK,
+    SKEW_LIMIT,
+    Connect,
+    Decision,
+    Policy,
+    Renew,
+    Situation,
+    Wait,
+    decide,
+    last_success,
+    nearly_over,
+    renewal_at,
+    unproven,
+)
+from app.core.status import Status
+from app.core.token import OneTimeToken, parse_token
+from app.errors import (
+    ConnectorTimeout,
+    ConnectorUnavailable,
+    NoCredential,
+    RenewedRecently,
+    SettingsError,
+    SidecarError,
+)
+from app.renewal import Journal, Renewal, Renewed
+
+# Three looks: a loop that is this late hangs.
+_ALIVE = 3 * LOOK
+# How often what is not urgent is tried again: a late proof, the revocation of what was superseded.
+_TRY_AGAIN = timedelta(minutes=5)
+_log = logging.getLogger("app.scheduler")
+
+
+class Clock(Protocol):
+    def now(self) -> datetime: ...
+    def elapsed(self) -> timedelta: ...
+    def monotonic(self) -> timedelta: ...
+    async def wait(self, event: asyncio.Event, timeout: timedelta) -> None: ...
+
+
+class Inputs(Protocol):
+    """What an operator may change under us; each answers None while there is nothing new."""
+
+    async def credential(self) -> Credential | None:
+        """The imported pair, when its files have changed. Raises CredentialError."""
+
+    async def token(self) -> OneTimeToken | None:
+        """The token from the settings or its file, unless it is spent. Raises RequestRefused."""
+
+    def spend(self, token: OneTimeToken) -> None:
+        """Never offer this token again."""
+
+
+class Scheduler:
+    """Everything here runs on one event loop."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        renewal: Renewal,
+        journal: Journal,
+        notifier: Notifier,
+        inputs: Inputs,
+        connector_clock: ConnectorClock,
+        policy: Policy,
+        instance_id: str,
+        new_id: Callable[[], str],
+        draw: Callable[[], float],
+        events: Callable[[], tuple[Mapping[str, object], ...]],
+        version: str,
+    ) -> None:
+        self._clock = clock
+        self._renewal = renewal
+        self._journal = journal
+        self._inputs = inputs
+        self._policy = policy
+        self._instance_id = instance_id
+        self._new_id = new_id
+        self._events = events
+        self._attempts = Attempts(
+            clock=clock,
+            renewal=renewal,
+            journal=journal,
+            notifier=notifier,
+            policy=policy,
+            new_id=new_id,
+            draw=draw,
+            on_change=self._after_change,
+        )
+        self.status = Status(version=version, started_at=clock.now())
+        self._connector_clock = connector_clock
+        self._warnings: dict[str, str] = {}
+        self._again: dict[str, timedelta] = {}
+        self._listeners: list[Callable[[Generation | None], None]] = []
+        self._wake = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._served: object = None
+        self._stopping = False
+        self._beat = clock.monotonic()
+
+    # --- the loop ------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take up what the store holds, import and publish: before anybody is served.
+
+        Raises SettingsError when the operator's files cannot be used and nothing else can.
+        """
+        await self._renewal.restore()
+        generation = self._renewal.generation
+        if generation is not None:
+            progress = replace(self._attempts.progress, last_success_at=last_success(generation))
+            self._attempts.progress = progress
+        problem = await self._import()
+        if problem is not None and not self._attempts.usable():
+            name = "CONNECTOR_URL" if isinstance(problem, NoCredential) else "CLIENT_CERTIFICATE_FILE"
+            raise SettingsError([f"COMPASS_{name}: {problem.detail}"])
+        self._refresh()
+
+    async def run(self) -> None:
+        """Look at the world until `stop`."""
+        while not self._stopping:
+            self._beat = self._clock.monotonic()
+            self._wake.clear()
+            await self._clock.wait(self._wake, await self._look())
+
+    def begin_stop(self) -> None:
+        """Answer whoever waits; no attempt begins any more."""
+        self._stopping = True
+        self._wake.set()
+        self._announce_change()
+
+    async def stop(self, grace: timedelta) -> None:
+        """Let what runs go on this long; the next start resumes what is cut off."""
+        self.begin_stop()
+        running = self._attempts.running()
+        if running:
+            await asyncio.wait(running, timeout=grace.total_seconds())
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    async def _look(self) -> timedelta:
+        """One turn; how long to wait until the next."""
+        try:
+            if not self._attempts.running():
+                await self._import()
+                await self._tidy()
+                self._watch_expiry()
+            return await self._act()
+        except Exception:  # noqa: BLE001 - a bug must not end the only thing that renews
+            _log.exception("a bug; the loop goes on")
+            return LOOK
+        finally:
+            self._refresh()
+
+    async def _act(self) -> timedelta:
+        if self._attempts.running() or self._stopping:
+            return LOOK
+        now = self._decision_time()
+        decision = self._decide(now)
+        token = await self._token_if_needed(decision)
+        if self._attempts.running():  # a caller was quicker
+            return LOOK
+        if token is not None:
+            self._attempts.connect(token).add_done_callback(lambda task: self._spend(token, task))
+        elif isinstance(decision, Renew):
+            self._attempts.renew_unless(self._check_due)
+        elif isinstance(decision, Wait):
+            return min(LOOK, max(decision.until - now, timedelta(0)))
+        return LOOK
+
+    def _check_due(self) -> None:
+        if not isinstance(self._decide(self._decision_time()), Renew):
+            raise RenewedRecently("it is not due any more", retry_after=self._policy.min_interval)
+
+    def _situation(self) -> Situation:
+        return Situation(
+            generation=self._renewal.generation,
+            pending=self._renewal.pending,
+            failed=self._attempts.failed(),
+            policy=self._policy,
+            instance_id=self._instance_id,
+        )
+
+    def _decide(self, now: datetime) -> Decision:
+        return decide(self._situation(), now)
+
+    # --- time ----------------------------------------------------------------------------------
+
+    def _decision_time(self) -> datetime:
+        """Our clock, or the Connector's if ours is far behind: the Connector is the one that refuses."""
+        now, theirs = self._clock.now(), self._connector_clock.now()
+        return theirs if theirs is not None and theirs - now > SKEW_LIMIT else now
+
+    def _watch_expiry(self) -> None:
+        generation, now = self._renewal.generation, self._clock.now()
+        if generation is not None and self._attempts.usable() and nearly_over(generation.chain, now):
+            end = generation.chain.effective_not_after
+            self._attempts.tell("expiring", f"the credential ends at {end:%Y-%m-%dT%H:%M:%SZ}")
+
+    # --- inputs --------------------------------------------------------------------------------
+
+    async def _import(self) -> SidecarError | None:
+        """Take over the operator's pair if it is newer; why that was not possible, if it was not."""
+        try:
+            credential = await self._inputs.credential()
+            if credential is None:
+                return None
+            async with self._renewal.lock:
+                adopted = await self._renewal.adopt(credential)
+        except SidecarError as error:
+            self._warn("import-rejected", error)
+            return error
+        self._warnings.pop("import-rejected", None)
+        if adopted:
+            self._attempts.succeed("imported")
+        return None
+
+    async def _token_if_needed(self, decision: Decision) -> OneTimeToken | None:
+        """The operator's token, once nothing else leads to a credential that can be used."""
+        if self._renewal.pending is not None or self._attempts.usable():
+            return None
+        # An expired credential's own attempts are a quarter of an hour apart; a token does not wait.
+        expired = self._renewal.generation is not None
+        if not expired and not isinstance(decision, Connect):
+            return None
+        try:
+            token = await self._inputs.token()
+        except SidecarError as error:
+            self._warn("token-unusable", error)
+            token = None
+        if token is None:
+            self._attempts.tell("connect-needed", "only a new one-time token, or a newer import, helps")
+        return token
+
+    def _spend(self, token: OneTimeToken, task: "asyncio.Task[Renewed]") -> None:
+        """A token is spent unless the Connector was not even reached."""
+        unreached = ConnectorUnavailable | ConnectorTimeout
+        if not task.cancelled() and not isinstance(task.exception(), unreached):
+            self._inputs.spend(token)
+
+    async def _tidy(self) -> None:
+        """What is due besides the credential itself."""
+        if not self._renewal.published:
+            await self._renewal.publish()
+        if self._renewal.superseded:
+            await self._now_and_then("revocation-failed", self._renewal.revoke_superseded)
+        generation = self._renewal.generation
+        if generation is not None and unproven(generation) and self._attempts.usable():
+            await self._now_and_then("proof-failed", self._renewal.prove_current)
+
+    async def _now_and_then(self, reason: str, work: Callable[[str], Awaitable[None]]) -> None:
+        """Calls to the Connector whose failure is a warning, tried again in a while."""
+        now = self._clock.elapsed()
+        if now < self._again.get(reason, now):
+            return
+        try:
+            async with self._renewal.lock:
+                await work(self._new_id())
+            self._warnings.pop(reason, None)
+        except SidecarError as error:
+            self._again[reason] = now + _TRY_AGAIN
+            self._warn(reason, error)
+
+    def _warn(self, reason: str, error: SidecarError) -> None:
+        """Say it once in log and journal, and in the status for as long as it lasts."""
+        if self._warnings.get(reason) != error.detail:
+            self._warnings[reason] = error.detail
+            self._journal.record(reason, code=error.code, detail=error.detail)
+
+    # --- status --------------------------------------------------------------------------------
+
+    def _after_change(self) -> None:
+        self._refresh()
+        self._wake.set()
+
+    def _refresh(self) -> None:
+        now, generation, pending = self._decision_time(), self._renewal.generation, self._renewal.pending
+        signed = pending.signed if pending is not None else None
+        theirs = self._connector_clock.now()
+        self.status = replace(
+            self.status,
+            generation=generation,
+            pending=signed.chain.fingerprint if signed is not None else None,
+            anchor_changed=signed is not None and signed.anchor_changed,
+            due_at=self._policy.due_at(generation.chain, self._instance_id) if generation else None,
+            next_attempt_at=self._next_attempt_at(now),
+            progress=self._attempts.progress,
+            connector_url=self._renewal.connector_url(),
+            director_url=generation.facts.director_url if generation else None,
+            announced_url=self._renewal.announced_url,
+            clock_skew=theirs - self._clock.now() if theirs is not None else None,
+            warnings=self._reasons(),
+            events=self._events(),
+        )
+        served = generation and (generation.chain.fingerprint, generation.facts.revoked_at)
+        if served != self._served:
+            self._served = served
+            self._announce_change()
+
+    def _next_attempt_at(self, now: datetime) -> datetime | None:
+        decision, generation = self._decide(now), self._renewal.generation
+        match decision:
+            case Connect():
+                return None
+            case Wait(until) if generation is not None and self._attempts.usable():
+                return max(until, renewal_at(self._situation(), generation, now))
+            case Wait(until):
+                return until
+            case _:
+                return now
+
+    def _reasons(self) -> tuple[str, ...]:
+        generation = self._renewal.generation
+        own = {
+            "publish-failed": not self._renewal.published,
+            "connector-url-differs": self._renewal.announced_url is not None,
+            "unproven": generation is not None and unproven(generation),
+        }
+        return (*(reason for reason, fits in own.items() if fits), *sorted(self._warnings))
+
+    # --- what the API asks for (app.api.ports.Sidecar) -------------------------------------------
+
+    def now(self) -> datetime:
+        return self._clock.now()
+
+    def alive(self) -> bool:
+        return self._clock.monotonic() - self._beat < _ALIVE
+
+    def stopping(self) -> bool:
+        return self._stopping
+
+    def changed(self) -> asyncio.Event:
+        return self._changed
+
+    def on_generation(self, listener: Callable[[Generation | None], None]) -> None:
+        self._listeners.append(listener)
+        listener(self._renewal.generation)
+
+    def renew(self) -> "asyncio.Task[Renewed]":
+        return self._attempts.renew()
+
+    def connect(self, token: str, connector_url: str | None) -> "asyncio.Task[Renewed]":
+        return self._attempts.connect(parse_token(token, connector_url))
+
+    def revoke(self, fingerprint: str) -> "asyncio.Task[None]":
+        return self._attempts.revoke(fingerprint)
+
+    def _announce_change(self) -> None:
+        """Listeners first, so that whoever is woken finds the new representations."""
+        for listener in self._listeners:
+            listener(self._renewal.generation)
+        event, self._changed = self._changed, asyncio.Event()
+        event.set()

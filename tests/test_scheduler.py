@@ -1,0 +1,457 @@
+"""The loop over ninety days and more, in milliseconds: a fake clock, a real store, a scripted Connector."""
+
+import asyncio
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from app.core.policy import Policy
+from app.core.status import State, state_of
+from app.errors import (
+    Busy,
+    ConnectorRejected,
+    ConnectorUnauthenticated,
+    ConnectorUnavailable,
+    CredentialExpired,
+    CredentialRevoked,
+    MalformedCredential,
+    NoCredential,
+    NotCurrent,
+    RenewedRecently,
+    SettingsError,
+)
+from app.renewal import Plan
+from tests.support.authority import LIFETIME
+from tests.support.connector import URL
+from tests.support.house import House
+
+pytestmark = pytest.mark.anyio
+SECOND, MINUTE, HOUR, DAY = (timedelta(**{unit: 1}) for unit in ("seconds", "minutes", "hours", "days"))
+DOWN = ConnectorUnavailable("down")
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    made = House(tmp_path / "store", policy=Policy(jitter_ratio=0))
+    yield made
+    made.close()
+
+
+def state(house: House) -> State:
+    return state_of(house.scheduler.status, house.clock.now())[0]
+
+
+def reasons(house: House) -> tuple[str, ...]:
+    return state_of(house.scheduler.status, house.clock.now())[1]
+
+
+# --- on time ----------------------------------------------------------------------------------------
+
+
+async def test_nothing_is_asked_before_the_window_opens(house: House) -> None:
+    await house.holding()
+    await house.run_for(LIFETIME * 0.66)
+    assert not house.connector.calls
+    assert state(house) is State.CONNECTED
+
+
+async def test_a_year_of_ninety_day_certificates_is_renewed_six_times(house: House) -> None:
+    await house.holding()
+    await house.run_for(365 * DAY)
+    assert house.connector.calls["sign"] == 6
+    assert house.connector.calls["configuration"] == 6
+    assert state(house) is State.CONNECTED
+
+
+async def test_a_minute_of_life_is_enough(tmp_path: Path) -> None:
+    house = House(tmp_path, lifetime=MINUTE)
+    await house.holding()
+    for _ in range(10):
+        await house.run_for(MINUTE)
+        assert state(house) is State.CONNECTED
+    assert 10 <= house.connector.calls["sign"] <= 25
+    house.close()
+
+
+async def test_a_success_clears_what_failures_left(house: House) -> None:
+    await house.holding(age=LIFETIME * 0.7)
+    house.connector.script["configuration"].extend([DOWN] * 4)
+    await house.run_for(HOUR)
+    progress = house.scheduler.status.progress
+    assert (progress.consecutive_failures, progress.last_error) == (0, None)
+    assert progress.last_success_at is not None
+    assert [each for each in house.said.notices if each != "expiring"] == [
+        "renewal-failed",
+        "renewed",
+        "recovered",
+    ]
+
+
+async def test_an_outage_costs_no_credential_and_few_calls(house: House) -> None:
+    await house.holding(age=LIFETIME * 0.7)
+    house.connector.always["configuration"] = DOWN
+    await house.run_for(DAY)
+    assert 20 <= house.connector.calls["configuration"] <= 200
+    assert state(house) is State.DEGRADED
+    assert "renewal-failing" in reasons(house)
+    assert house.scheduler.status.progress.last_error.code == "connector-unavailable"
+    del house.connector.always["configuration"]
+    await house.run_for(2 * HOUR)
+    assert state(house) is State.CONNECTED
+
+
+async def test_an_operator_is_told_of_a_failing_renewal_once_a_day(house: House) -> None:
+    await house.holding(age=LIFETIME * 0.7)
+    house.connector.always["configuration"] = DOWN
+    await house.run_for(3 * DAY)
+    assert house.said.notices.count("renewal-failed") == 3
+
+
+async def test_retry_after_is_heeded(house: House) -> None:
+    await house.holding(age=LIFETIME * 0.7)
+    house.connector.script["configuration"].append(ConnectorUnavailable("429", retry_after=20 * MINUTE))
+    await house.run_for(19 * MINUTE)
+    assert house.connector.calls["configuration"] == 1
+    await house.run_for(4 * MINUTE)
+    assert house.connector.calls["configuration"] == 2
+
+
+async def test_an_end_that_does_not_move_is_not_chased(tmp_path: Path) -> None:
+    house = House(tmp_path, lifetime=90 * DAY, policy=Policy(jitter_ratio=0))
+    house.authority = type(house.authority).create(lifetime=2 * DAY)  # one of them is over
+    house.connector.authority = house.authority
+    await house.holding()
+    await house.run_for(DAY - HOUR)
+    assert "ca-expires-first" in reasons(house)
+    # From the window's beginning on at most every L/20, until the CA ends; never in a loop.
+    assert house.connector.calls["sign"] <= 60
+    house.close()
+
+
+# --- clocks -----------------------------------------------------------------------------------------
+
+
+async def test_a_suspend_past_the_due_time_is_noticed_at_the_next_look(house: House) -> None:
+    await house.holding()
+    await house.run_for(HOUR)
+    house.clock.suspend(LIFETIME * 0.7)
+    await house.run_for(MINUTE)
+    assert house.connector.calls["sign"] == 1
+
+
+async def test_a_suspend_does_not_leave_a_long_backoff_standing(house: House) -> None:
+    house.draw = lambda: 0.99
+    await house.holding(age=LIFETIME * 0.7)
+    house.connector.always["configuration"] = DOWN
+    await house.run_for(12 * HOUR)
+    left = house.current.chain.effective_not_after - house.clock.now()
+    house.clock.suspend(left - 10 * MINUTE)
+    del house.connector.always["configuration"]
+    await house.run_for(2 * MINUTE)
+    assert house.connector.calls["sign"] == 1
+
+
+async def test_a_clock_set_forward_renews_early_and_set_back_does_no_harm(house: House) -> None:
+    await house.holding()
+    house.clock.step(LIFETIME * 0.7)
+    await house.run_for(MINUTE)
+    assert house.connector.calls["sign"] == 1
+    house.clock.step(-LIFETIME * 0.7)
+    await house.run_for(HOUR)
+    assert house.connector.calls["sign"] == 1
+
+
+async def test_a_clock_that_falls_behind_the_connectors_does_not_renew_too_late(house: House) -> None:
+    await house.holding()
+    house.connector_clock.note(house.clock.now())
+    house.clock.step(-30 * DAY)
+    await house.run_for(LIFETIME * 0.67)
+    assert "clock-skew" in reasons(house)
+    assert house.connector.calls["sign"] == 1
+
+
+async def test_a_backoff_does_not_grow_when_the_clock_is_set_back(house: House) -> None:
+    await house.holding(age=LIFETIME * 0.8)
+    house.connector.script["configuration"].append(DOWN)
+    await house.run_for(SECOND / 10)
+    house.clock.step(-LIFETIME * 0.05)
+    await house.run_for(MINUTE)
+    assert house.connector.calls["sign"] == 1
+
+
+# --- expired, unconnected, revoked ---------------------------------------------------------------------
+
+
+async def test_expired_one_attempt_goes_out_every_quarter_of_an_hour(house: House) -> None:
+    await house.holding(age=LIFETIME + HOUR)
+    house.connector.always["configuration"] = ConnectorUnauthenticated("alert 45")
+    await house.run_for(2 * HOUR)
+    assert 8 <= house.connector.calls["configuration"] <= 9
+    assert state(house) is State.EXPIRED
+    assert house.said.notices.count("connect-needed") == 1
+
+
+async def test_expired_by_our_clock_only_is_found_out(house: House) -> None:
+    await house.holding(age=LIFETIME + HOUR)
+    await house.run_for(MINUTE)
+    assert state(house) is State.CONNECTED
+
+
+async def test_the_first_good_token_leads_out_of_expired(house: House) -> None:
+    await house.holding(age=LIFETIME + HOUR)
+    house.connector.always["configuration"] = ConnectorUnauthenticated("alert 45")
+    await house.run_for(HOUR)
+    del house.connector.always["configuration"]
+    house.inputs.one_time = house.token()
+    await house.run_for(MINUTE)
+    assert state(house) is State.CONNECTED
+    assert house.connector.doors["configuration"][-1].token == "token-a"
+    assert house.said.notices[-1] in {"connected", "recovered"}
+
+
+async def test_without_anything_a_token_is_asked_for_once(house: House) -> None:
+    await house.scheduler.start()
+    await house.run_for(HOUR)
+    assert state(house) is State.UNCONNECTED
+    assert house.said.notices == ["connect-needed"]
+    assert not house.connector.calls
+
+
+async def test_a_token_connects_by_itself_and_is_used_once(house: House) -> None:
+    house.inputs.one_time = house.token()
+    await house.scheduler.start()
+    await house.run_for(DAY)
+    assert state(house) is State.CONNECTED
+    assert house.connector.calls["configuration"] == 1
+    assert house.said.notices == ["connected"]
+
+
+async def test_a_burnt_token_is_not_tried_for_ever(house: House) -> None:
+    house.inputs.one_time = house.token()
+    house.connector.always["configuration"] = ConnectorUnauthenticated("400")
+    await house.scheduler.start()
+    await house.run_for(DAY)
+    assert house.connector.calls["configuration"] == 3
+    assert state(house) is State.UNCONNECTED
+    assert "connect-needed" in house.said.notices
+    assert house.scheduler.status.progress.last_error.code == "connector-unauthenticated"
+
+
+async def test_a_token_waits_for_a_connector_that_is_down(house: House) -> None:
+    house.inputs.one_time = house.token()
+    house.connector.script["configuration"].extend([DOWN] * 5)
+    await house.scheduler.start()
+    await house.run_for(HOUR)
+    assert state(house) is State.CONNECTED
+
+
+async def test_a_revoked_credential_is_left_by_a_token_only(house: House) -> None:
+    await house.holding()
+    await house.scheduler.revoke(house.fingerprint)
+    assert state(house) is State.REVOKED
+    with pytest.raises(CredentialRevoked):
+        house.scheduler.renew()
+    await house.run_for(DAY)
+    assert house.connector.calls["sign"] == 0
+    await house.scheduler.connect("token-a", house.token().url)
+    assert state(house) is State.CONNECTED
+
+
+async def test_a_first_connection_that_was_cut_off_is_finished_by_the_loop(house: House) -> None:
+    house.inputs.one_time = house.token()
+    house.connector.script["sign"].append(DOWN)
+    await house.scheduler.start()
+    await house.run_for(10 * MINUTE)
+    assert state(house) is State.CONNECTED
+    assert house.connector.calls["configuration"] == 1
+
+
+# --- what is signed and not proven -------------------------------------------------------------------
+
+
+async def test_a_pending_proof_is_a_reason_and_is_tried_until_it_passes(house: House) -> None:
+    await house.holding(age=LIFETIME * 0.7)
+    house.connector.script["probe"].extend([DOWN] * 3)
+    await house.run_for(SECOND / 5)
+    assert {"proof-pending"} <= set(reasons(house))
+    assert house.scheduler.status.pending is not None
+    await house.run_for(HOUR)
+    assert state(house) is State.CONNECTED
+    assert house.connector.calls["sign"] == 1
+
+
+async def test_a_pair_refused_for_ten_minutes_is_replaced_by_another(house: House) -> None:
+    await house.holding(age=LIFETIME * 0.7)
+    house.connector.always["probe"] = ConnectorUnauthenticated("refused")
+    await house.run_for(2 * HOUR)
+    del house.connector.always["probe"]
+    await house.run_for(2 * HOUR)
+    assert state(house) is State.CONNECTED
+    assert 2 <= house.connector.calls["sign"] <= 13
+
+
+async def test_what_was_used_unproven_is_proven_later(house: House) -> None:
+    house.inputs.one_time = house.token()
+    house.connector.script["probe"].extend([DOWN, DOWN])
+    await house.scheduler.start()
+    await house.run_for(MINUTE)
+    assert {"unproven", "proof-failed"} <= set(reasons(house))
+    assert state(house) is State.CONNECTED
+    await house.run_for(10 * MINUTE)
+    assert reasons(house) == ()
+    assert house.current.facts.proven_at is not None
+
+
+# --- callers ------------------------------------------------------------------------------------------
+
+
+async def test_callers_join_the_renewal_that_runs(house: House) -> None:
+    await house.holding()
+    tasks = [house.scheduler.renew() for _ in range(1000)]
+    answers = await asyncio.gather(*tasks)
+    assert len({answer.generation.chain.fingerprint for answer in answers}) == 1
+    assert house.connector.calls["sign"] == 1
+
+
+async def test_a_second_renewal_has_to_wait(house: House) -> None:
+    await house.holding()
+    await house.scheduler.renew()
+    with pytest.raises(RenewedRecently) as caught:
+        house.scheduler.renew()
+    assert caught.value.retry_after == 10 * SECOND
+    house.clock.advance(10 * SECOND)
+    await house.scheduler.renew()
+
+
+async def test_a_backoff_does_not_hold_back_a_caller(house: House) -> None:
+    house.draw = lambda: 0.99
+    await house.holding(age=LIFETIME * 0.7)
+    house.connector.script["configuration"].append(ConnectorRejected("no"))
+    await house.run_for(SECOND)
+    await house.scheduler.renew()
+    assert house.connector.calls["configuration"] == 2
+
+
+async def test_what_cannot_be_renewed_says_why(house: House) -> None:
+    await house.scheduler.start()
+    with pytest.raises(NoCredential):
+        house.scheduler.renew()
+    house.hold(age=LIFETIME + DAY)
+    await house.scheduler.start()
+    with pytest.raises(CredentialExpired):
+        house.scheduler.renew()
+
+
+async def test_connect_and_revoke_are_never_joined(house: House) -> None:
+    await house.holding()
+    first = house.scheduler.connect("token-a", house.token().url)
+    with pytest.raises(Busy):
+        house.scheduler.connect("token-b", house.token().url)
+    with pytest.raises(Busy):
+        house.scheduler.revoke(house.fingerprint)
+    await first
+    with pytest.raises(NotCurrent):
+        house.scheduler.revoke("0" * 64)
+
+
+async def test_a_renewal_behind_a_connection_finds_it_done(house: House) -> None:
+    await house.holding()
+    connecting = house.scheduler.connect("token-a", house.token().url)
+    await asyncio.sleep(0)
+    renewing = house.scheduler.renew()
+    await connecting
+    with pytest.raises(RenewedRecently):
+        await renewing
+    assert house.connector.calls["sign"] == 1
+    assert house.scheduler.status.progress.consecutive_failures == 0
+
+
+async def test_a_refused_token_leaves_a_good_credential_connected(house: House) -> None:
+    await house.holding()
+    house.connector.always["configuration"] = ConnectorUnauthenticated("400")
+    with pytest.raises(ConnectorUnauthenticated):
+        await house.scheduler.connect("token-a", house.token().url)
+    assert state(house) is State.CONNECTED
+    assert house.scheduler.status.progress.last_error is None
+
+
+async def test_who_waits_is_woken_after_the_listeners_know(house: House) -> None:
+    await house.holding()
+    known: list[str | None] = []
+    house.scheduler.on_generation(lambda each: known.append(each.chain.fingerprint if each else None))
+    before, woken = house.scheduler.changed(), house.scheduler.changed()
+    await house.scheduler.renew()
+    assert before.is_set()
+    assert woken is not house.scheduler.changed()
+    assert known[-1] == house.fingerprint
+    house.scheduler.begin_stop()
+    assert house.scheduler.stopping()
+
+
+# --- operators ------------------------------------------------------------------------------------------
+
+
+async def test_wrong_files_stop_the_start_only_without_a_usable_credential(house: House) -> None:
+    house.inputs.error = MalformedCredential("tls.key is encrypted and no passphrase is set")
+    with pytest.raises(SettingsError, match=r"COMPASS_CLIENT_CERTIFICATE_FILE: tls\.key is encrypted"):
+        await house.scheduler.start()
+    await house.holding()
+    assert state(house) is State.CONNECTED
+    assert "import-rejected" in reasons(house)
+
+
+async def test_files_without_a_url_stop_the_start(house: House) -> None:
+    house.inputs.pair = house.authority.credential()
+    with pytest.raises(SettingsError, match="COMPASS_CONNECTOR_URL"):
+        await house.scheduler.start()
+
+
+async def test_newer_files_are_taken_over_while_running(tmp_path: Path) -> None:
+    house = House(tmp_path, plan=Plan(URL))
+    await house.holding(age=DAY)
+    newer = house.authority.credential(number=1, not_before=house.clock.now())
+    house.inputs.pair = newer
+    await house.run_for(MINUTE)
+    assert house.fingerprint == newer.chain.fingerprint
+    assert house.scheduler.status.progress.last_success_at is None
+    house.close()
+
+
+async def test_superseded_certificates_are_revoked_by_the_loop_and_a_failure_is_not_fatal(
+    tmp_path: Path,
+) -> None:
+    house = House(tmp_path, plan=Plan(revoke_superseded_after=HOUR))
+    await house.holding()
+    house.connector.script["revoke"].append(ConnectorUnavailable("conflict"))
+    await house.scheduler.renew()
+    await house.run_for(HOUR + MINUTE)
+    assert "revocation-failed" in reasons(house)
+    assert state(house) is State.CONNECTED
+    await house.run_for(HOUR)
+    assert house.connector.calls["revoke"] == 2
+    assert "revocation-failed" not in reasons(house)
+    house.close()
+
+
+async def test_the_end_coming_near_is_told(house: House) -> None:
+    await house.holding(age=LIFETIME * 0.89)
+    house.connector.always["configuration"] = DOWN
+    await house.run_for(HOUR)
+    assert "expiring" not in house.said.notices
+    await house.run_for(DAY)
+    assert house.said.notices.count("expiring") == 1
+
+
+async def test_the_next_attempt_is_announced(house: House) -> None:
+    await house.holding()
+    status = house.scheduler.status
+    assert status.next_attempt_at == status.due_at == house.current.chain.not_before + LIFETIME * 0.667
+
+
+async def test_a_loop_that_hangs_is_not_alive(house: House) -> None:
+    await house.holding()
+    assert house.scheduler.alive()
+    house.clock.advance(2 * MINUTE)
+    assert not house.scheduler.alive()
