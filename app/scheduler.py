@@ -235,9 +235,10 @@ class Scheduler:
         """The operator's token, once nothing else leads to a credential that can be used."""
         if self._renewal.pending is not None or self._attempts.usable():
             return None
-        # An expired credential's own attempts are a quarter of an hour apart; a token does not wait.
-        expired = self._renewal.generation is not None
-        if not expired and not isinstance(decision, Connect):
+        # An expired credential's own attempts are a quarter of an hour apart; a token does not wait so long.
+        ended = self._renewal.generation is not None
+        wait = self._clock.elapsed() < self._again.get("token", timedelta(0))
+        if wait if ended else not isinstance(decision, Connect):
             return None
         try:
             token = await self._inputs.token()
@@ -250,8 +251,9 @@ class Scheduler:
 
     def _spend(self, token: OneTimeToken, task: "asyncio.Task[Renewed]") -> None:
         """A token is spent unless the Connector was not even reached."""
-        unreached = ConnectorUnavailable | ConnectorTimeout
-        if not task.cancelled() and not isinstance(task.exception(), unreached):
+        if task.cancelled() or isinstance(task.exception(), ConnectorUnavailable | ConnectorTimeout):
+            self._again["token"] = self._clock.elapsed() + LOOK
+        else:
             self._inputs.spend(token)
 
     async def _tidy(self) -> None:

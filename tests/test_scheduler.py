@@ -71,7 +71,7 @@ async def test_a_minute_of_life_is_enough(tmp_path: Path) -> None:
     for _ in range(10):
         await house.run_for(MINUTE)
         assert state(house) is State.CONNECTED
-    assert 10 <= house.connector.calls["sign"] <= 25
+    assert 10 <= house.connector.calls["sign"] <= 30
     house.close()
 
 
@@ -209,6 +209,17 @@ async def test_the_first_good_token_leads_out_of_expired(house: House) -> None:
     assert state(house) is State.CONNECTED
     assert house.connector.doors["configuration"][-1].token == "token-a"
     assert house.said.notices[-1] in {"connected", "recovered"}
+
+
+async def test_expired_a_token_is_tried_at_every_look_while_the_connector_is_down(house: House) -> None:
+    await house.holding(age=LIFETIME + HOUR)
+    house.connector.always["configuration"] = DOWN
+    house.inputs.one_time = house.token()
+    await house.run_for(10 * MINUTE)
+    assert 15 <= house.connector.calls["configuration"] <= 25
+    del house.connector.always["configuration"]
+    await house.run_for(MINUTE)
+    assert state(house) is State.CONNECTED
 
 
 async def test_without_anything_a_token_is_asked_for_once(house: House) -> None:
