@@ -92,7 +92,11 @@ def temporary(directory: Path) -> Path:
 
 def make_directory(path: Path, *, mode: int = 0o700) -> None:
     os.mkdir(path, 0o700)  # noqa: PTH102 - the os level is where faults are injected
-    os.chmod(path, mode)  # noqa: PTH101 - mkdir's mode is cut by the umask
+    try:
+        os.chmod(path, mode)  # noqa: PTH101 - mkdir's mode is cut by the umask
+    except OSError:
+        remove(path)
+        raise
 
 
 def write_folder(parent: Path, contents: Mapping[str, bytes]) -> Path:

@@ -39,7 +39,7 @@ class Journal:
                 self._write(line)
         except OSError as error:
             self._warn("journal-write-failed", f"{self._file} misses an event: {files.reason(error)}")
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             self._warn("journal-write-failed", f"an event cannot be written as JSON: {error}")
 
     def tail(self, count: int) -> list[Event]:

@@ -528,15 +528,16 @@ def _time(value: str | None) -> datetime | None:
 
 
 def _facts(record: Mapping[str, Any]) -> Facts:
+    # `get`: what a later version adds to the facts must not make older generations damaged.
     return Facts(
         origin=Origin(record["origin"]),
         connector_url=record["connector_url"],
         activated_at=datetime.fromisoformat(record["activated_at"]),
-        director_url=record["director_url"],
-        proven_at=_time(record["proven_at"]),
-        replaced_end=_time(record["replaced_end"]),
-        revoke_at=_time(record["revoke_at"]),
-        revoked_at=_time(record["revoked_at"]),
+        director_url=record.get("director_url"),
+        proven_at=_time(record.get("proven_at")),
+        replaced_end=_time(record.get("replaced_end")),
+        revoke_at=_time(record.get("revoke_at")),
+        revoked_at=_time(record.get("revoked_at")),
     )
 
 
@@ -547,13 +548,13 @@ def _pending(record: Mapping[str, Any], contents: Mapping[str, bytes]) -> Pendin
         begun_at=datetime.fromisoformat(record["begun_at"]),
         sign_url=record["sign_url"],
         connector_url=record["connector_url"],
-        director_url=record["director_url"],
+        director_url=record.get("director_url"),
         subject=record["subject"],
         key_pem=contents[_KEY],
         csr_pem=contents[_CSR],
-        token=record["token"],
+        token=record.get("token"),
     )
-    if record["signed"] is None:
+    if record.get("signed") is None:
         return pending
     chain = _chain(contents)
     check_key(pending.key_pem, chain.leaf)
@@ -564,8 +565,8 @@ def _signed(record: Mapping[str, Any], chain: Chain) -> Signed:
     return Signed(
         chain=chain,
         signed_at=datetime.fromisoformat(record["signed_at"]),
-        anchor_changed=record["anchor_changed"],
-        refused_since=_time(record["refused_since"]),
+        anchor_changed=record.get("anchor_changed", False),
+        refused_since=_time(record.get("refused_since")),
     )
 
 

@@ -20,7 +20,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cache
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +68,6 @@ def facts(at: datetime = NOW, **others: Any) -> Facts:
 
 
 @cache  # signatures are random: the same one for every process that is interrupted
-@cache  # a signature by an EC key is another one each time
 def credential(number: int, at: datetime = NOW) -> Credential:
     return AUTHORITY.credential(number=number, not_before=at)
 
@@ -423,7 +421,7 @@ def test_a_damaged_current_generation_is_skipped_loudly_for_the_previous(
 def test_no_flipped_bit_goes_unnoticed(
     store: Store, two: tuple[Generation, Generation], tmp_path: Path
 ) -> None:
-    older, current = two
+    _, current = two
     dice = random.Random(1)
     for path in sorted((tmp_path / "store" / "generations" / current.name).iterdir()):
         good = path.read_bytes()
@@ -431,7 +429,7 @@ def test_no_flipped_bit_goes_unnoticed(
             bad = bytearray(good)
             bad[bit // 8] ^= 1 << bit % 8
             path.write_bytes(bad)
-            assert store.load() in {older.name: older, current.name: current}.values(), (path, bit)
+            assert store.load() in two, (path, bit)
             path.write_bytes(good)
             files.swap_symlink(tmp_path / "store" / "current", f"generations/{current.name}")
 
@@ -766,10 +764,13 @@ class Doom:
     def _end(self, operation: str, real: Callable[..., Any], arguments: Any) -> None:
         if operation == "write":
             real(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2])
-        if self._power:
-            for descriptor in self._unsynced.values():
-                os.ftruncate(descriptor, 0)
+        self.cut_power()
         os._exit(77)
+
+    def cut_power(self) -> None:
+        self._armed = False
+        for descriptor in self._unsynced.values() if self._power else ():
+            os.ftruncate(descriptor, 0)
 
 
 def _two_generations(store: Store) -> None:
@@ -841,7 +842,8 @@ INTERRUPTED: dict[str, tuple[Callable[[Store], Any], Callable[[Store], Any]]] = 
 
 
 def drive(root: Path, what: str, *, power: bool) -> None:
-    """Fill `root` with `before`, `after`, and a store for each call at which a process was ended."""
+    """Fill `root` with `before`, `after`, a store for each call at which a process was ended, and
+    `done`, where it was ended right after the last."""
     prepare, act = INTERRUPTED[what]
     store = open_store(root / "before")
     prepare(store)
@@ -857,7 +859,7 @@ def drive(root: Path, what: str, *, power: bool) -> None:
             _interrupt(copy, what, Doom(call, power=power))
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if status == 0:
-            shutil.rmtree(copy)
+            copy.rename(root / "done")
             return
         assert status == 77, status
 
@@ -872,6 +874,7 @@ def _interrupt(directory: Path, what: str, doom: Doom) -> None:
             store = open_store(directory)
             doom.arm()
             INTERRUPTED[what][1](store)
+        doom.cut_power()
         status = 0
     finally:
         os._exit(status)
@@ -904,7 +907,10 @@ def test_a_crash_at_any_instant_leaves_the_old_or_the_new(tmp_path: Path, what: 
     if what == "replace_pending":
         allowed.append((before[0], None, *before[2:]))
     assert len(stores) >= 5
+    assert snapshot(tmp_path / "done") == after
     for directory in stores:
+        if what != "repair":
+            assert Store.peek(directory) in [each[0] for each in allowed], directory
         assert snapshot(directory) in allowed, directory
 
 
@@ -912,17 +918,17 @@ def test_a_crash_at_any_instant_leaves_the_old_or_the_new(tmp_path: Path, what: 
 
 
 class Fault:
-    """Fails the n-th call of the operations that a disk can fail."""
+    """Fails the n-th call of the operations that a disk can fail, and `times` in all."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, call: int, number: int) -> None:
-        self.left, self.number = call, number
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, call: int, number: int, *, times: int = 1) -> None:
+        self.left, self.number, self.times = call, number, times
         for operation in ("open", "write", "fsync", "rename", "symlink", "mkdir"):
             monkeypatch.setattr(os, operation, self._wrap(getattr(os, operation)))
 
     def _wrap(self, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
             self.left -= 1
-            if self.left == 0:
+            if -self.times < self.left <= 0:
                 raise OSError(self.number, os.strerror(self.number))
             return real(*arguments, **options)
 
@@ -948,7 +954,7 @@ def test_a_write_that_fails_at_any_call_leaves_the_old_and_says_why(
     for call in range(1, 200):
         store = open_store(tmp_path / str(call))
         _two_generations(store)
-        before = store.load()
+        before, generations = store.load(), store.generations()
         with monkeypatch.context() as patch:
             fault = Fault(patch, call, number)
             problem = attempt(lambda: store.activate(new, facts(at)))  # noqa: B023 - called at once
@@ -959,8 +965,32 @@ def test_a_write_that_fails_at_any_call_leaves_the_old_and_says_why(
         else:
             assert problem == f"the new generation cannot be stored: {reason}"
             assert found == before
+            assert store.generations() == generations
         assert store.activate(new, facts(at + timedelta(seconds=5))) == store.load()
         store.close()
+        if fault.left > 0:
+            break
+    assert call > 20
+
+
+@pytest.mark.parametrize("times", [2, 1000])
+def test_a_disk_that_also_fails_what_would_mend_it_leaves_the_old_or_the_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    at = NOW + timedelta(2)
+    for call in range(1, 200):
+        store = open_store(tmp_path / str(call))
+        _two_generations(store)
+        allowed = {store.generations()[0].credential.key_pem, credential(2, at).key_pem}
+        with monkeypatch.context() as patch:
+            fault = Fault(patch, call, errno.EIO, times=times)
+            attempt(lambda: store.activate(credential(2, at), facts(at)))  # noqa: B023 - called at once
+        warn = Warnings()
+        store.close()
+        found = open_store(tmp_path / str(call), warn).load()
+        assert found is not None
+        assert found.credential.key_pem in allowed
+        assert warn.said == []
         if fault.left > 0:
             break
     assert call > 20
