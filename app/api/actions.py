@@ -1,0 +1,104 @@
+"""`POST /renew`, `/connect` and `/revoke`: each starts a task that goes on whoever leaves."""
+
+from datetime import timedelta
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
+
+from app.api.answers import Answer
+from app.api.negotiation import gather, parse_prefer
+from app.api.openapi import PREFER, TOKEN, Responses, headers, problems
+from app.api.ports import Sidecar
+from app.api.schemas import (
+    ConnectAnswer,
+    ConnectRequest,
+    PendingAnswer,
+    RenewAnswer,
+    RevokeAnswer,
+    RevokeRequest,
+)
+from app.api.waiting import WaitingRoom
+
+_PATIENCE = timedelta(minutes=5)
+_UNUSABLE = ("not-connected", "credential-expired", "credential-revoked")
+_FAILED = (
+    "connector-rejected",
+    "connector-unauthenticated",
+    "connector-protocol",
+    "connector-untrusted",
+    "connector-unavailable",
+    "connector-timeout",
+    "store-write-failed",
+    "token-invalid",
+    "token-required",
+)
+_EXCLUSIVE = ("busy", "unsupported-media-type")
+_ACCEPTED: Responses = {
+    202: {
+        "model": PendingAnswer,
+        "description": "It is not done yet, and goes on",
+        **headers({"Location": "`/status`", "Preference-Applied": "What of `Prefer` was heeded"}),
+    }
+}
+
+
+def action_routes(sidecar: Sidecar, room: WaitingRoom) -> APIRouter:
+    router = APIRouter(tags=["actions"])
+
+    @router.post(
+        "/renew",
+        response_model=RenewAnswer,
+        responses=_ACCEPTED | problems(*_UNUSABLE, *_FAILED, "renewed-recently", method="POST"),
+        openapi_extra={"parameters": [PREFER], **TOKEN},
+    )
+    async def renew(request: Request) -> Response:
+        """One attempt now. Calls that arrive while it runs join it; a failure leaves the old one in use."""
+        preference = parse_prefer(gather(request.scope).get(b"prefer", b""))
+        task = sidecar.renew()
+        if not await room.ended(task, preference.patience):
+            return _accepted(sidecar, preference.applied)
+        return _done(RenewAnswer.of(task.result()), preference.applied)
+
+    @router.post(
+        "/connect",
+        response_model=ConnectAnswer,
+        responses=_ACCEPTED | problems(*_FAILED, *_EXCLUSIVE, "not-connected", method="POST"),
+        openapi_extra=TOKEN,
+    )
+    async def connect(wanted: ConnectRequest) -> Response:
+        """A first connection with a one-time token, or a new one after expiry or revocation."""
+        task = sidecar.connect(wanted.token, wanted.connector_url)
+        if not await room.ended(task, _PATIENCE):
+            return _accepted(sidecar, "")
+        return _done(ConnectAnswer.of(task.result()), "")
+
+    @router.post(
+        "/revoke",
+        response_model=RevokeAnswer,
+        responses=_ACCEPTED | problems(*_UNUSABLE, *_FAILED, *_EXCLUSIVE, "not-current", method="POST"),
+        openapi_extra=TOKEN,
+    )
+    async def revoke(wanted: RevokeRequest) -> Response:
+        """Revokes the current certificate at the Connector; only `/connect` or a newer import leads out."""
+        task = sidecar.revoke(wanted.confirm)
+        if not await room.ended(task, _PATIENCE):
+            return _accepted(sidecar, "")
+        task.result()
+        return _done(RevokeAnswer(fingerprint_sha256=wanted.confirm), "")
+
+    return router
+
+
+def _done(answer: BaseModel, applied: str) -> Response:
+    waited = applied.removeprefix("respond-async").removeprefix(", ")
+    return _answer(200, answer, {"Preference-Applied": waited} if waited else {})
+
+
+def _accepted(sidecar: Sidecar, applied: str) -> Response:
+    extra = {"Location": "/status", **({"Preference-Applied": applied} if applied else {})}
+    return _answer(202, PendingAnswer(pending=sidecar.status.pending), extra)
+
+
+def _answer(status: int, answer: BaseModel, extra: dict[str, str]) -> Response:
+    fixed = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+    return Answer.of(status, fixed | extra, answer.model_dump_json().encode()).response()

@@ -1,0 +1,162 @@
+"""`/certificate`: the chain in every form, waiting for the next one, and the bundles with the key."""
+
+import asyncio
+import logging
+from typing import Annotated
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import PrivateFormat, pkcs12
+from fastapi import APIRouter, Query, Request, Response
+
+from app.api.access import Access
+from app.api.answers import Answer
+from app.api.negotiation import MEDIA_TYPES, PEM_CHAIN, PEM_FILE, choose, gather, matches
+from app.api.openapi import IF_NONE_MATCH, PASSWORD, TOKEN, UNCHANGED, Responses, content, headers, problems
+from app.api.problems import Refusal
+from app.api.representations import CA_FILE, CHAIN_FILE, LEAF_FILE, NEGOTIATED, Shelf
+from app.api.schemas import CertificateChain
+from app.api.waiting import WAIT_PATTERN, WaitingRoom, parse_wait
+from app.core.credential import Credential
+
+PKCS12 = "application/pkcs12"
+BUNDLES = ("/certificate/bundle.pem", "/certificate/bundle.p12")
+_ROUNDS = 100_000  # of PBKDF2: 30 ms in a thread
+_UNUSABLE = ("not-connected", "credential-expired", "credential-revoked")
+_ETAG = headers({"ETag": "Strong, of this very form", "Cache-Control": "`no-cache`"})
+_NEGOTIATED: Responses = {200: {**content(PEM_CHAIN, PEM_FILE)[200], **_ETAG}, **UNCHANGED}
+_WAIT = Query(
+    description="How long to wait for another certificate than `If-None-Match` names, at most 5 minutes",
+    examples=["30s"],
+    json_schema_extra={"pattern": f"^({WAIT_PATTERN})$"},  # described, and checked by parse_wait
+)
+_log = logging.getLogger("app.api")
+
+
+def certificate_routes(shelf: Shelf, room: WaitingRoom) -> APIRouter:
+    router = APIRouter(tags=["certificate"])
+
+    @router.get(
+        NEGOTIATED,
+        response_model=CertificateChain,
+        responses={**_NEGOTIATED, **problems(*_UNUSABLE, "not-acceptable", "too-many-waiters")},
+        openapi_extra={"parameters": [IF_NONE_MATCH]},
+    )
+    async def certificate(
+        request: Request,
+        wait: Annotated[str | None, _WAIT] = None,
+    ) -> Response:
+        """The current chain, by `Accept`: JSON, or PEM with the leaf first. With `wait` it answers as soon
+        as there is another certificate than `If-None-Match` names, or a first one; when the time (at most
+        5 minutes) is over, with what there is."""
+        fields = gather(request.scope)
+        form = choose(fields.get(b"accept", b""))
+        if form is None:
+            raise Refusal("not-acceptable", f"There are {', '.join(MEDIA_TYPES)}.")
+        seen = fields.get(b"if-none-match")
+
+        def another() -> bool:
+            rendered = shelf.usable()
+            return rendered is not None and not matches(rendered.forms[form].etag, seen)
+
+        if wait is not None:
+            await room.wait(another, parse_wait(wait), request.receive)
+        return shelf.current().forms[form].answer(seen).response()
+
+    def file(path: str, media_type: str, summary: str, *codes: str) -> None:
+        @router.get(
+            path,
+            name=path.rpartition("/")[2].replace(".", "_"),
+            summary=summary,
+            response_class=Response,
+            responses={
+                200: {**content(media_type)[200], **_ETAG},
+                **UNCHANGED,
+                **problems(*_UNUSABLE, *codes),
+            },
+            openapi_extra={"parameters": [IF_NONE_MATCH]},
+        )
+        async def read(request: Request) -> Response:
+            representation = shelf.current().forms.get(path)
+            if representation is None:
+                raise Refusal("not-found", "The imported credential came without its issuers.")
+            return representation.answer(gather(request.scope).get(b"if-none-match")).response()
+
+    file(CHAIN_FILE, PEM_CHAIN, "The chain, leaf first")
+    file(LEAF_FILE, PEM_FILE, "The leaf alone")
+    file(
+        CA_FILE, PEM_FILE, "The issuers of the client certificate; never for verifying a server", "not-found"
+    )
+    return router
+
+
+def bundle_routes(shelf: Shelf, access: Access) -> APIRouter:
+    router = APIRouter(tags=["bundle"])
+    guarded = problems(*_UNUSABLE, "token-invalid", "token-required", "loopback-required", "not-found")
+
+    def handed_out(request: Request) -> Credential:
+        chain = shelf.current().generation.chain
+        who = {"by": _caller(request, access), "fingerprint": chain.fingerprint, "path": request.url.path}
+        _log.info("private key read", extra=who)
+        return shelf.current().generation.credential
+
+    @router.get(
+        BUNDLES[0],
+        response_class=Response,
+        responses={**content(PEM_FILE), **guarded},
+        openapi_extra=TOKEN,
+    )
+    async def bundle_pem(request: Request) -> Response:
+        """Key, then chain. Only where `COMPASS_EXPOSE_PRIVATE_KEY` is set, and never over a network."""
+        credential = handed_out(request)
+        return _secret(PEM_FILE, credential.key_pem + credential.chain.pem)
+
+    @router.get(
+        BUNDLES[1],
+        response_class=Response,
+        responses={**content(PKCS12), **guarded},
+        openapi_extra={"parameters": [PASSWORD], **TOKEN},
+    )
+    async def bundle_p12(request: Request) -> Response:
+        """Key and chain as PKCS#12 (AES-256-CBC, HMAC-SHA256)."""
+        password = _password(request)
+        return _secret(PKCS12, await asyncio.to_thread(_render_pkcs12, handed_out(request), password))
+
+    return router
+
+
+def _caller(request: Request, access: Access) -> str:
+    if access.over_unix_socket(request.scope):
+        return f"unix socket, {request.scope.get('state', {}).get('peer', 'unknown process')}"
+    return f"{request.client.host}, with the token" if request.client else "unknown"
+
+
+def _password(request: Request) -> bytes:
+    given = [value.encode("latin-1") for value in request.headers.getlist("compass-bundle-password")]
+    try:
+        (password,) = given
+        password.decode("utf-8")
+    except ValueError as error:
+        raise Refusal("bad-request", "Send one Compass-Bundle-Password header, in UTF-8.") from error
+    if not password:
+        raise Refusal("bad-request", "The Compass-Bundle-Password header is empty.")
+    return password
+
+
+def _secret(media_type: str, body: bytes) -> Response:
+    return Answer.of(200, {"Content-Type": media_type, "Cache-Control": "no-store"}, body).response()
+
+
+def _render_pkcs12(credential: Credential, password: bytes) -> bytes:
+    key = serialization.load_pem_private_key(credential.key_pem, None, unsafe_skip_rsa_key_validation=True)
+    assert isinstance(key, rsa.RSAPrivateKey)  # noqa: S101 - a credential has no other kind
+    encryption = (
+        PrivateFormat.PKCS12.encryption_builder()
+        .kdf_rounds(_ROUNDS)
+        .key_cert_algorithm(pkcs12.PBES.PBESv2SHA256AndAES256CBC)
+        .hmac_hash(hashes.SHA256())
+        .build(password)
+    )
+    leaf, authorities = credential.chain.leaf, list[x509.Certificate](credential.chain.authorities)
+    return pkcs12.serialize_key_and_certificates(b"compass-sidecar", key, leaf, authorities, encryption)

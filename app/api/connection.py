@@ -1,0 +1,179 @@
+"""One connection: uvicorn's, with an end to everything that a slow or silent client can drag out."""
+
+import asyncio
+import os
+import socket
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from app.api.problems import problem
+
+HEAD_LIMIT = 64 * 1024  # bytes of request line and headers
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds: for one whole request, in which a client must read on, and between two requests."""
+
+    request: float = 10
+    send: float = 15
+    idle: float = 75
+
+
+class Connection(HttpToolsProtocol):
+    """uvicorn is told that `limits.send` is its keep-alive time; the rest of `limits.idle` is added here."""
+
+    def __init__(self, *args: Any, limits: Limits, health: "HealthListener", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._limits = limits
+        self._health = health
+        self._complete = False  # all of the request has come, and nothing after it
+        self._in_head = False
+        self._too_large = self._refused = False
+        self._chunk = self._head = 0  # bytes
+        self._deadline: asyncio.TimerHandle | None = None
+        self._stuck: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.app = self._health.app_for(self.server, self.app)
+        if self.server is not None and self.server[1] is None:
+            self.app_state = {**self.app_state, "peer": _peer(transport)}
+        self._expect_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for timer in (self._deadline, self._stuck):
+            if timer is not None:
+                timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        self._chunk, self._complete = len(data), False
+        if self._in_head:
+            self._head += self._chunk
+        super().data_received(data)
+        if self._in_head and (self._head > HEAD_LIMIT or self._is_head_too_large()):
+            self._too_large = True  # even if it is one field, of which the parser has told nothing yet
+            self.send_400_response("")
+        if not self._complete:
+            self._expect_request()
+            return
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        if self.cycle.response_complete and self.timeout_keep_alive_task is None:
+            # The answer came before the end of its request.
+            self._idle(self._limits.idle)
+
+    def _expect_request(self) -> None:
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(self._limits.request, self._close)
+
+    def on_message_begin(self) -> None:
+        self._in_head, self._head = True, 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        if self._is_head_too_large():
+            raise ValueError("the head is too large")
+        self._in_head = False
+        super().on_headers_complete()
+
+    def _is_head_too_large(self) -> bool:
+        # What came in one small piece is short enough; anything else is counted.
+        if self._head + self._chunk > HEAD_LIMIT:
+            parsed = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+            self._too_large = parsed > HEAD_LIMIT
+        return self._too_large
+
+    def on_message_complete(self) -> None:
+        self._complete = True
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words, ours are better
+        """The last answer on this connection: what came is not HTTP, or too much of it."""
+        if self._refused or self.transport.is_closing():
+            return
+        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
+            self.transport.abort()  # nothing can be put into the middle of another answer
+            return
+        if self._too_large:
+            answer = problem("headers-too-large", f"At most {HEAD_LIMIT} bytes are read.")
+        else:
+            answer = problem("bad-request", "This is not HTTP/1.1.")
+        headers = [*self.server_state.default_headers, *answer.headers, (b"connection", b"close")]
+        lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+        self.transport.write(STATUS_LINE[answer.status] + lines + b"\r\n" + answer.body)
+        # Closing now, with unread bytes on their way, would reset the connection under the answer.
+        self.transport.write_eof()
+        self._refused = True
+        self._expect_request()
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """An offer of HTTP/2 or WebSocket need not be taken up, nor be talked about."""
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._abort_later()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._stuck = None
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._abort_later()
+
+    def timeout_keep_alive_handler(self) -> None:
+        # An answer that nobody has read by now is a blocked send too.
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            self._idle(self._limits.idle - self._limits.send)
+
+    def _idle(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self._close)
+
+    def _close(self) -> None:
+        self.transport.close()
+        self._abort_later()
+
+    def _abort_later(self) -> None:
+        """Closing waits until the client has read everything; this does not."""
+        if self._stuck is None:
+            self._stuck = self.loop.call_later(self._limits.send, self.transport.abort)
+
+
+def _peer(transport: asyncio.Transport) -> str:
+    """Who is at the other end of a Unix socket, as the kernel says."""
+    with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as sock:
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    pid, uid, gid = struct.unpack("3i", credentials)
+    return f"pid {pid}, uid {uid}, gid {gid}"
+
+
+class HealthListener:
+    """Which connections belong to the second listener."""
+
+    def __init__(self, app: ASGIApp | None, sockets: Sequence[socket.socket]) -> None:
+        self._app = app
+        self._ends = {sock.getsockname()[:2] for sock in sockets}
+
+    def app_for(self, server: tuple[str, int | None] | None, otherwise: Any) -> Any:
+        if self._app is None or server is None:
+            return otherwise
+        ends = {server, ("0.0.0.0", server[1]), ("::", server[1])}  # noqa: S104 - compared, not bound
+        return self._app if ends & self._ends else otherwise

@@ -1,0 +1,47 @@
+"""What the API asks of the rest of the house; `app.scheduler.Scheduler` provides it."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+from typing import Protocol
+
+from app.core.generation import Generation
+from app.core.status import Status
+from app.renewal import Renewed
+
+__all__ = ["Renewed", "Sidecar"]
+
+
+class Sidecar(Protocol):
+    """The running sidecar, on its event loop."""
+
+    @property
+    def status(self) -> Status: ...
+
+    def now(self) -> datetime:
+        """The wall clock, aware UTC."""
+
+    def alive(self) -> bool:
+        """Whether the renewal loop turns."""
+
+    def changed(self) -> asyncio.Event:
+        """Set when the generation in use is another one than now, or revoked, and on shutdown."""
+
+    def stopping(self) -> bool:
+        """Whether the process is about to end: who waits must be answered."""
+
+    def renew(self) -> "asyncio.Task[Renewed]":
+        """The attempt that runs, or a new one. The caller must not cancel it.
+
+        Raises NoCredential, CredentialExpired, CredentialRevoked or RenewedRecently at once; the
+        task raises what a renewal raises.
+        """
+
+    def connect(self, token: str, connector_url: str | None) -> "asyncio.Task[Renewed]":
+        """A connection with a token in any of its three forms. Raises Busy or RequestRefused at once."""
+
+    def revoke(self, fingerprint: str) -> "asyncio.Task[None]":
+        """Revocation of the current certificate. Raises Busy, NotCurrent or NoCredential at once."""
+
+    def on_generation(self, listener: Callable[[Generation | None], None]) -> None:
+        """Call `listener` now and whenever `changed` is set, before anybody who waits is woken."""
