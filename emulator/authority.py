@@ -1,0 +1,229 @@
+"""Certificate authorities: the client CA that signs leaves, and the server CA behind the doors.
+
+They are two different ones, as in production, where `caCertificate` says nothing about the ingress's server
+certificate (contract section 1). CAs carry key usage and key identifiers: Python 3.13 verifies strictly.
+"""
+
+import ipaddress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.padding import PSS
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+CERTIFICATE_SERIAL_NUMBER = 2  # of every leaf: a constant in the real Connector
+_BACKDATED = timedelta(hours=1)  # CAs and server certificates: somebody's clock may lag
+_ROOT_LIFETIME = timedelta(days=3650)
+PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A certificate with its key; the key stays out of `repr`."""
+
+    certificate: x509.Certificate
+    key: PrivateKey
+
+    def __repr__(self) -> str:
+        return f"Pair({self.certificate.subject.rfc4514_string()})"
+
+
+@dataclass(frozen=True, slots=True)
+class ClientAuthority:
+    """The CA that signs client certificates, below a root if the operator attached one."""
+
+    issuer: Pair
+    root: Pair | None = None
+
+    @classmethod
+    def create(cls, *, chain: int, lifetime: timedelta, now: datetime) -> "ClientAuthority":
+        """A new CA: `chain` 2 is a self-signed one, 3 puts a root above it (attachRootCAToChain)."""
+        if chain == 2:
+            return cls(_certificate_authority("Compass Connector CA", rsa_key(), lifetime=lifetime, now=now))
+        root = _certificate_authority(
+            "Compass Connector Root CA", rsa_key(), lifetime=_ROOT_LIFETIME, now=now
+        )
+        issuer = _certificate_authority(
+            "Compass Connector CA", rsa_key(), lifetime=lifetime, now=now, signer=root, path_length=0
+        )
+        return cls(issuer, root)
+
+    @property
+    def certificates(self) -> list[x509.Certificate]:
+        """What `caCertificate` holds: the signing CA, then the root if it is attached."""
+        return [pair.certificate for pair in (self.issuer, self.root) if pair is not None]
+
+    @property
+    def anchor(self) -> x509.Certificate:
+        """What the door trusts: the top. Without its intermediate in the handshake a client is refused."""
+        return self.certificates[-1]
+
+    def valid_at(self, moment: datetime) -> bool:
+        """Whether no certificate of it has expired."""
+        return all(certificate.not_valid_after_utc > moment for certificate in self.certificates)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeafRequest:
+    """What to certify; the defaults are the Connector's."""
+
+    subject: x509.Name
+    public_key: Any
+    not_before: datetime
+    not_after: datetime
+    hash_algorithm: hashes.SHA256 | hashes.SHA384 | hashes.SHA512
+    pss: PSS | None = None
+    usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.CLIENT_AUTH
+
+
+def issue_leaf(
+    issuer: Pair, request: LeafRequest, *, signing_key: PrivateKey | None = None
+) -> x509.Certificate:
+    """A client certificate exactly as the Connector's (contract section 1).
+
+    Serial number 2, no back-dating, no clamping to the CA's own end, three extensions, no SAN, basic
+    constraints or SKI. `signing_key` is for forgers: another key under the same issuer's name.
+    """
+    identifier = issuer.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(request.subject)
+        .issuer_name(issuer.certificate.subject)
+        .public_key(request.public_key)
+        .serial_number(CERTIFICATE_SERIAL_NUMBER)
+        .not_valid_before(request.not_before)
+        .not_valid_after(request.not_after)
+        .add_extension(_key_usage(digital_signature=True), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([request.usage]), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False
+        )
+    )
+    return builder.sign(signing_key or issuer.key, request.hash_algorithm, rsa_padding=request.pss)
+
+
+def create_server_authority(*, now: datetime, name: str = "Compass ingress CA") -> Pair:
+    """The CA of the doors: EC, because nothing depends on its kind and it is quick to make."""
+    return _certificate_authority(name, ec_key(), lifetime=_ROOT_LIFETIME, now=now)
+
+
+def issue_server(authority: Pair, names: list[str], *, not_before: datetime, not_after: datetime) -> Pair:
+    """A server certificate for these DNS names and addresses."""
+    key = ec_key()
+    builder = _builder(
+        _named(names[0]),
+        authority.certificate.subject,
+        key,
+        not_before=not_before - _BACKDATED,
+        not_after=not_after,
+    )
+    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    builder = builder.add_extension(_key_usage(digital_signature=True), critical=True)
+    builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+    builder = builder.add_extension(
+        x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False
+    )
+    builder = builder.add_extension(
+        x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()), critical=False
+    )
+    return Pair(builder.sign(authority.key, hashes.SHA256()), key)
+
+
+def rsa_key() -> rsa.RSAPrivateKey:
+    """2048 bits: a tenth of a second here, against four for 4096."""
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+def ec_key() -> ec.EllipticCurvePrivateKey:
+    """P-256: a millisecond."""
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def certificates_pem(certificates: list[x509.Certificate]) -> bytes:
+    """Go-style PEM: 64 columns, LF, one trailing newline, nothing between the blocks."""
+    return b"".join(one.public_bytes(serialization.Encoding.PEM) for one in certificates)
+
+
+def key_pem(key: PrivateKey) -> bytes:
+    """Unencrypted PKCS#8."""
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def fingerprint(certificate: x509.Certificate) -> str:
+    """Lower-case hex SHA-256 of the DER, the only identity there is: every serial number is 2."""
+    return certificate.fingerprint(hashes.SHA256()).hex()
+
+
+def _certificate_authority(
+    name: str,
+    key: PrivateKey,
+    *,
+    lifetime: timedelta,
+    now: datetime,
+    signer: Pair | None = None,
+    path_length: int | None = None,
+) -> Pair:
+    issuer = signer.certificate.subject if signer else _named(name)
+    signing_key = signer.key if signer else key
+    builder = _builder(_named(name), issuer, key, not_before=now - _BACKDATED, not_after=now + lifetime)
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
+    builder = builder.add_extension(_key_usage(key_cert_sign=True, crl_sign=True), critical=True)
+    builder = builder.add_extension(
+        x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
+    )
+    builder = builder.add_extension(
+        x509.AuthorityKeyIdentifier.from_issuer_public_key(signing_key.public_key()), critical=False
+    )
+    return Pair(builder.sign(signing_key, hashes.SHA256()), key)
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: PrivateKey, *, not_before: datetime, not_after: datetime
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(not_before)
+        .not_valid_after(not_after)
+    )
+
+
+def _named(name: str) -> x509.Name:
+    return x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Compass Connector emulator"),
+            x509.NameAttribute(NameOID.COMMON_NAME, name[:64]),
+        ]
+    )
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _key_usage(
+    *, digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False
+) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=digital_signature,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=key_cert_sign,
+        crl_sign=crl_sign,
+        encipher_only=False,
+        decipher_only=False,
+    )

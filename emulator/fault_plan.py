@@ -1,0 +1,158 @@
+"""Which faults are active, and which of them a request meets.
+
+A fault is named `NAME[@operation][*count][:parameter]`, for instance `empty-400@sign*3` or `slow:2s`:
+without an operation it applies wherever it makes sense, without a count for ever.
+"""
+
+import random
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Generic, TypeVar
+
+from emulator.circumstance import Circumstance
+from emulator.fault_kinds import Fault
+
+F = TypeVar("F", bound=Fault)
+OPERATIONS = ("configuration", "sign", "probe", "revoke", "connect", "any")
+_SPEC = re.compile(r"([a-z0-9-]+)(?:@([a-z]+))?(?:\*(\d+))?(?::(.*))?", re.DOTALL)
+_CONNECT_SHARE = (
+    0.25  # of the chaos rate: connections are fewer than calls, and their faults cost clients more
+)
+
+
+@dataclass(slots=True)
+class Active:
+    """A fault in force; `left` is how often it still happens, None for ever."""
+
+    fault: Fault
+    operation: str
+    param: str
+    left: int | None
+    spec: str
+
+    def concerns(self, circumstance: Circumstance) -> bool:
+        """Whether it steps in here, leaving aside at which point."""
+        connecting = circumstance.operation == "connect"
+        if self.left == 0 or connecting != (self.fault.operation == "connect"):
+            return False
+        if self.operation not in ("any", circumstance.operation):
+            return False
+        return self.fault.when(circumstance, self.param)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken(Generic[F]):
+    """A fault that happens now."""
+
+    fault: F
+    param: str
+
+
+class Occasion:
+    """One request or connection: what it takes from the plan, and the names of what it took."""
+
+    def __init__(self, actives: list[Active], circumstance: Circumstance) -> None:
+        self._actives = actives
+        self._circumstance = circumstance
+        self.names: list[str] = []
+
+    def take(self, kind: type[F]) -> Taken[F] | None:
+        """The first active fault of this kind that concerns this occasion, counted down."""
+        for active in self._actives:
+            if isinstance(active.fault, kind) and active.concerns(self._circumstance):
+                if active.left is not None:
+                    active.left -= 1
+                self.names.append(active.fault.name)
+                return Taken(active.fault, active.param)
+        return None
+
+
+class FaultPlan:
+    """The active faults, and chaos: with a rate above 0, at most one random fault per occasion besides."""
+
+    def __init__(self, table: Mapping[str, Fault], *, chaos: float = 0.0, rng: random.Random) -> None:
+        self._table = table
+        self._rng = rng
+        self._actives: list[Active] = []
+        self.chaos = chaos
+
+    def add(self, spec: str) -> None:
+        """Activates a fault; raises ValueError, saying what is wrong with the specification."""
+        self._actives.append(parse_fault(spec, self._table))
+
+    def clear(self) -> None:
+        """Deactivates all, chaos included."""
+        self._actives.clear()
+        self.chaos = 0.0
+
+    def listing(self) -> list[dict[str, Any]]:
+        """What is active: JSON for the control endpoint."""
+        return [
+            {"fault": active.spec, "left": active.left, "meaning": active.fault.meaning}
+            for active in self._actives
+            if active.left != 0
+        ]
+
+    def occasion(self, circumstance: Circumstance) -> Occasion:
+        """What a request or a connection may meet."""
+        self._actives = [active for active in self._actives if active.left != 0]
+        return Occasion([*self._actives, *self._random(circumstance)], circumstance)
+
+    def _random(self, circumstance: Circumstance) -> list[Active]:
+        share = _CONNECT_SHARE if circumstance.operation == "connect" else 1.0
+        if self._rng.random() >= self.chaos * share:
+            return []
+        candidates = [
+            active
+            for fault in self._table.values()
+            if fault.weight > 0
+            and (active := Active(fault, fault.operation, fault.default or "", 1, fault.name)).concerns(
+                circumstance
+            )
+        ]
+        return self._rng.choices(candidates, [one.fault.weight for one in candidates]) if candidates else []
+
+
+def parse_fault(spec: str, table: Mapping[str, Fault]) -> Active:
+    """A specification as an active fault; raises ValueError."""
+    match = _SPEC.fullmatch(spec)
+    if match is None:
+        raise ValueError(f"{spec!r} is not NAME[@operation][*count][:parameter]")
+    name, operation, count, param = match.groups()
+    fault = table.get(name)
+    if fault is None:
+        near = get_close_matches(name, table, n=1)
+        raise ValueError(f"there is no fault {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    return Active(
+        fault=fault,
+        operation=_operation(fault, operation),
+        param=_parameter(fault, param),
+        left=int(count) if count else None,
+        spec=spec,
+    )
+
+
+def _operation(fault: Fault, operation: str | None) -> str:
+    if operation is None or operation == "any":
+        return fault.operation
+    if operation not in OPERATIONS:
+        raise ValueError(f"there is no operation {operation!r}; there are {', '.join(OPERATIONS)}")
+    if fault.operation not in ("any", operation) or (fault.operation == "any" and operation == "connect"):
+        suited = "every operation but connect" if fault.operation == "any" else fault.operation
+        raise ValueError(f"{fault.name} is a fault of {suited}, not of {operation}")
+    return operation
+
+
+def _parameter(fault: Fault, param: str | None) -> str:
+    if fault.default is None:
+        if param is not None:
+            raise ValueError(f"{fault.name} takes no parameter")
+        return ""
+    chosen = fault.default if param is None else param
+    try:
+        fault.check(chosen)
+    except ValueError as error:
+        raise ValueError(f"{fault.name}: {error}") from error
+    return chosen

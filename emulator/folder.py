@@ -1,0 +1,142 @@
+"""The emulator's folder: authorities, the first client credential, state, and `endpoints.json`.
+
+Everything in it is made on the first start and used again on later ones, so that a client's credential
+outlives a restart of its Connector. `endpoints.json` is removed first and written last: whoever waits for
+it finds open doors.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from emulator.authority import ClientAuthority, Pair, certificates_pem, create_server_authority, key_pem
+from emulator.clock import real_now
+
+_PUBLIC, _PRIVATE = 0o644, 0o600
+
+
+class FolderError(Exception):
+    """The folder cannot be used; the message says which file and why."""
+
+
+class Folder:
+    """Reads and writes the files by name; every write is a rename. One emulator per folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.resolve()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, _PRIVATE)
+        except OSError as error:
+            raise FolderError(f"cannot use {path}: {error.strerror}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.remove("endpoints.json")
+        except OSError as error:
+            os.close(self._lock)
+            raise FolderError(f"{path} is in use by another emulator, or not writable") from error
+
+    def __enter__(self) -> "Folder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._lock)  # which also unlocks it
+
+    def file(self, name: str) -> str:
+        """The absolute path of a file."""
+        return str(self.path / name)
+
+    def read(self, name: str) -> bytes | None:
+        """The content, or None if there is no such file."""
+        try:
+            return (self.path / name).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise FolderError(f"cannot read {self.file(name)}: {error.strerror}") from error
+
+    def write(self, name: str, content: bytes, *, mode: int = _PUBLIC) -> None:
+        """Replaces a file in one step."""
+        temporary = self.path / f".{name}.new"
+        try:
+            temporary.unlink(missing_ok=True)
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+            temporary.replace(self.path / name)
+        except OSError as error:
+            raise FolderError(f"cannot write {self.file(name)}: {error.strerror}") from error
+
+    def write_private(self, name: str, content: bytes) -> None:
+        """The same for a secret."""
+        self.write(name, content, mode=_PRIVATE)
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """JSON that may hold a token: readable by the owner only."""
+        self.write_private(name, json.dumps(content, indent=2).encode() + b"\n")
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """An object; empty if the file is absent or damaged, since state is only a convenience."""
+        try:
+            content = json.loads(self.read(name) or b"{}")
+        except ValueError:
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def remove(self, name: str) -> None:
+        """Removes a file if it is there."""
+        (self.path / name).unlink(missing_ok=True)
+
+    def server_authority(self) -> Pair:
+        """The CA of the doors, made if absent, unusable or expired."""
+        pair = self._pair("server-ca")
+        if pair is None or pair.certificate.not_valid_after_utc <= real_now():
+            pair = create_server_authority(now=real_now())
+            self._write_pair("server-ca", pair)
+        return pair
+
+    def client_authority(self, *, chain: int, lifetime: timedelta) -> ClientAuthority:
+        """The client CA, made anew if it is absent, expired, or has another length than asked for."""
+        issuer, root = self._pair("client-ca"), self._pair("client-root-ca")
+        if issuer is not None and (root is not None) == (chain == 3):
+            authority = ClientAuthority(issuer, root)
+            if authority.valid_at(real_now()):
+                return authority
+        return self.replace_client_authority(chain=chain, lifetime=lifetime)
+
+    def replace_client_authority(self, *, chain: int, lifetime: timedelta) -> ClientAuthority:
+        """A new client CA; what the old one signed is refused from now on."""
+        authority = ClientAuthority.create(chain=chain, lifetime=lifetime, now=real_now())
+        self._write_pair("client-ca", authority.issuer, above=authority.certificates[1:])
+        if authority.root is not None:
+            self._write_pair("client-root-ca", authority.root)
+        else:
+            self.remove("client-root-ca.crt")
+            self.remove("client-root-ca.key")
+        return authority
+
+    def _pair(self, name: str) -> Pair | None:
+        certificate, key = self.read(f"{name}.crt"), self.read(f"{name}.key")
+        if certificate is None or key is None:
+            return None
+        try:
+            loaded = serialization.load_pem_private_key(key, None, unsafe_skip_rsa_key_validation=True)
+            pair_certificate = x509.load_pem_x509_certificate(certificate)
+        except (ValueError, TypeError):
+            return None
+        if not isinstance(loaded, (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey)):
+            return None
+        matches = loaded.public_key() == pair_certificate.public_key()
+        return Pair(pair_certificate, loaded) if matches else None
+
+    def _write_pair(self, name: str, pair: Pair, *, above: Sequence[x509.Certificate] = ()) -> None:
+        self.write_private(f"{name}.key", key_pem(pair.key))
+        self.write(f"{name}.crt", certificates_pem([pair.certificate, *above]))

@@ -1,0 +1,203 @@
+"""Wrong answers to a signing request: chains that a client must not take for its own.
+
+Each one takes the honest leaf and a `Forge`, and returns the three fields. Names and meanings are in the
+table of `faults.py`.
+"""
+
+import base64
+import uuid
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from emulator.authority import (
+    ClientAuthority,
+    LeafRequest,
+    PrivateKey,
+    certificates_pem,
+    ec_key,
+    issue_leaf,
+    key_pem,
+    rsa_key,
+)
+from emulator.certification import certification_result, encoded
+from emulator.clock import real_now
+from emulator.durations import parse_duration
+from emulator.registry import Registry
+
+Fields = dict[str, str]
+_DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Forge:
+    """What a forger has at hand: the real CA, what was asked for, and another CA."""
+
+    authority: ClientAuthority
+    request: LeafRequest
+    registry: Registry
+
+    def leaf(self, *, signing_key: PrivateKey | None = None, **changes: Any) -> x509.Certificate:
+        """Another leaf from the real issuer, recorded like every issued certificate."""
+        leaf = issue_leaf(self.authority.issuer, replace(self.request, **changes), signing_key=signing_key)
+        self.registry.record(leaf)
+        return leaf
+
+    def answer(self, leaf: x509.Certificate) -> Fields:
+        """The fields around this leaf, as if it were the right one."""
+        return certification_result(leaf, self.authority.certificates)
+
+    def pem(self, leaf: x509.Certificate) -> tuple[bytes, bytes]:
+        """The leaf and what is above it, as PEM."""
+        return certificates_pem([leaf]), certificates_pem(self.authority.certificates)
+
+
+@lru_cache(maxsize=2)
+def other_authority(chain: int) -> ClientAuthority:
+    """A CA of the same name that no door trusts; one per process, since its RSA key takes a while."""
+    return ClientAuthority.create(chain=chain, lifetime=timedelta(days=3650), now=real_now())
+
+
+@lru_cache(maxsize=1)
+def _stray_rsa_key() -> PrivateKey:
+    return rsa_key()
+
+
+def wrong_key(forge: Forge, _leaf: x509.Certificate, _param: str) -> Fields:
+    """For another key than the request's."""
+    return forge.answer(forge.leaf(public_key=_stray_rsa_key().public_key()))
+
+
+def wrong_subject(forge: Forge, _leaf: x509.Certificate, _param: str) -> Fields:
+    """With another client's CN."""
+    stranger = x509.NameAttribute(NameOID.COMMON_NAME, str(uuid.uuid4()))
+    others = [one for one in forge.request.subject if one.oid != NameOID.COMMON_NAME]
+    return forge.answer(forge.leaf(subject=x509.Name([*others, stranger])))
+
+
+def expired(forge: Forge, _leaf: x509.Certificate, _param: str) -> Fields:
+    """Ended an hour ago, by the Connector's clock."""
+    now = forge.request.not_before
+    return forge.answer(forge.leaf(not_before=now - _DAY, not_after=now - timedelta(hours=1)))
+
+
+def not_yet_valid(forge: Forge, _leaf: x509.Certificate, param: str) -> Fields:
+    """Begins later, by the Connector's clock."""
+    begins = forge.request.not_before + parse_duration(param)
+    return forge.answer(forge.leaf(not_before=begins, not_after=begins + _DAY))
+
+
+def short_lived(forge: Forge, _leaf: x509.Certificate, param: str) -> Fields:
+    """A good one for this long."""
+    return forge.answer(forge.leaf(not_after=forge.request.not_before + parse_duration(param)))
+
+
+def stranger(forge: Forge, _leaf: x509.Certificate, _param: str) -> Fields:
+    """Signed by an unknown key, announcing the known CA in every field."""
+    key = other_authority(2).issuer.key
+    return forge.answer(forge.leaf(signing_key=key))
+
+
+def new_ca(forge: Forge, _leaf: x509.Certificate, _param: str) -> Fields:
+    """A chain that holds together, from a CA that the door does not accept."""
+    other = other_authority(len(forge.authority.certificates) + 1)
+    leaf = issue_leaf(other.issuer, forge.request)
+    forge.registry.record(leaf)
+    return certification_result(leaf, other.certificates)
+
+
+def shuffled(forge: Forge, leaf: x509.Certificate, _param: str) -> Fields:
+    """The chain in reverse: the leaf comes last."""
+    chain = certificates_pem([leaf, *forge.authority.certificates][::-1])
+    leaf_pem, ca_pem = forge.pem(leaf)
+    return encoded(leaf=leaf_pem, ca=ca_pem, chain=chain)
+
+
+def leaf_mismatch(forge: Forge, leaf: x509.Certificate, _param: str) -> Fields:
+    """`clientCertificate` is another certificate than the first of the chain, for the same key."""
+    other = forge.leaf(not_after=forge.request.not_after - timedelta(seconds=1))
+    leaf_pem, ca_pem = forge.pem(leaf)
+    return encoded(leaf=certificates_pem([other]), ca=ca_pem, chain=leaf_pem + ca_pem)
+
+
+def leaf_only(forge: Forge, leaf: x509.Certificate, _param: str) -> Fields:
+    """The chain ends after the leaf, and no CA is given."""
+    leaf_pem, _ = forge.pem(leaf)
+    return encoded(leaf=leaf_pem, ca=b"", chain=leaf_pem)
+
+
+def ca_only(forge: Forge, leaf: x509.Certificate, _param: str) -> Fields:
+    """The chain lacks its leaf."""
+    leaf_pem, ca_pem = forge.pem(leaf)
+    return encoded(leaf=leaf_pem, ca=ca_pem, chain=ca_pem)
+
+
+def empty_chain(_forge: Forge, _leaf: x509.Certificate, _param: str) -> Fields:
+    """Three empty strings."""
+    return encoded(leaf=b"", ca=b"", chain=b"")
+
+
+def no_certificate(_forge: Forge, leaf: x509.Certificate, _param: str) -> Fields:
+    """Good PEM of something else: the public key."""
+    key = leaf.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return encoded(leaf=key, ca=key, chain=key)
+
+
+def private_key_in_pem(forge: Forge, leaf: x509.Certificate, _param: str) -> Fields:
+    """A private key (nobody's) among the certificates."""
+    leaf_pem, ca_pem = forge.pem(leaf)
+    return encoded(leaf=leaf_pem, ca=ca_pem, chain=leaf_pem + key_pem(ec_key()) + ca_pem)
+
+
+def broken_base64(forge: Forge, leaf: x509.Certificate, _param: str) -> Fields:
+    """A character in each field that is in no alphabet."""
+    return {name: value[:40] + "!" + value[41:] for name, value in forge.answer(leaf).items()}
+
+
+def broken_pem(forge: Forge, leaf: x509.Certificate, _param: str) -> Fields:
+    """Good base64 of PEM whose own content is damaged."""
+    damaged = [text.replace(b"\nMII", b"\nMIJ") for text in forge.pem(leaf)]
+    return encoded(leaf=damaged[0], ca=damaged[1], chain=damaged[0] + damaged[1])
+
+
+def der(forge: Forge, leaf: x509.Certificate, _param: str) -> Fields:
+    """DER where PEM belongs."""
+    raw = leaf.public_bytes(serialization.Encoding.DER)
+    above = forge.authority.issuer.certificate.public_bytes(serialization.Encoding.DER)
+    return encoded(leaf=raw, ca=above, chain=raw + above)
+
+
+def line_broken_base64(forge: Forge, leaf: x509.Certificate, _param: str) -> Fields:
+    """Legal: base64 in lines of 76, as a Connector in another language would send it."""
+    return {
+        name: base64.encodebytes(base64.b64decode(value)).decode().replace("\n", "\r\n")
+        for name, value in forge.answer(leaf).items()
+    }
+
+
+def crlf_pem(forge: Forge, leaf: x509.Certificate, _param: str) -> Fields:
+    """Legal: PEM with CRLF line ends."""
+    leaf_pem, ca_pem = (text.replace(b"\n", b"\r\n") for text in forge.pem(leaf))
+    return encoded(leaf=leaf_pem, ca=ca_pem, chain=leaf_pem + ca_pem)
+
+
+def wrapped_in_text(forge: Forge, leaf: x509.Certificate, _param: str) -> Fields:
+    """Text before, between and after the blocks, as `openssl x509 -text` leaves it."""
+    leaf_pem, ca_pem = forge.pem(leaf)
+    leaf_pem, ca_pem = (
+        b"Bag Attributes\n    friendlyName: leaf\n" + leaf_pem,
+        b"subject=CN = CA\n\n" + ca_pem + b"# end\n",
+    )
+    return encoded(leaf=leaf_pem, ca=ca_pem, chain=leaf_pem + ca_pem)
+
+
+def server_usage(forge: Forge, _leaf: x509.Certificate, _param: str) -> Fields:
+    """With the extended key usage of a server; the door refuses it (alert 43)."""
+    return forge.answer(forge.leaf(usage=ExtendedKeyUsageOID.SERVER_AUTH))

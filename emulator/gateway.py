@@ -1,0 +1,232 @@
+"""What stands between a door and the Connector: rules, hydrators, the audit gateway (contract section 0).
+
+It decides what a request gets and does none of the sending: the order of the checks is the order of the
+request path in production, which is why a token is burnt by requests that fail later.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from urllib.parse import parse_qsl
+
+from cryptography import x509
+
+from emulator import answers
+from emulator.answers import Answer
+from emulator.authority import fingerprint
+from emulator.circumstance import Circumstance, DoorName
+from emulator.clock import Clock
+from emulator.connector import Caller, Connector
+from emulator.deliveries import Wire
+from emulator.director import Director
+from emulator.fault_kinds import Delay, Delivery, EdgeAnswer, EdgeDelivery, GateAnswer, Message, Rewrite
+from emulator.fault_plan import FaultPlan, Occasion
+from emulator.graphql_engine import Call, execute, read_call
+from emulator.journal import Entry, Journal
+from emulator.line import Line
+from emulator.registry import Registry
+from emulator.subjects import common_name
+
+PATH = "/connector/graphql"  # exact: a trailing slash is somebody else's
+_LOGGED_HEADERS = ("x-request-id", "x-correlation-id")
+_LOGGED_CHARACTERS = 200
+
+Deliver = Callable[[Line, Wire], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One HTTP request. Header names are lower-case; the body is empty if it was too large to keep."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    body: bytes = field(default=b"", repr=False)
+    too_large: bool = False
+
+    @property
+    def path(self) -> str:
+        """The path without its query."""
+        return self.target.partition("?")[0]
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The first value of each query parameter."""
+        pairs = parse_qsl(self.target.partition("?")[2], keep_blank_values=True)
+        return dict(reversed(pairs))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visitor:
+    """Through which door somebody came, and the certificate presented."""
+
+    door: DoorName
+    certificate: x509.Certificate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What to send (None: nothing was said), how late, and how if not plainly."""
+
+    answer: Answer | None
+    delay: float = 0.0
+    deliver: Deliver | None = None
+
+
+class Gateway:
+    """Answers the requests of both doors."""
+
+    def __init__(
+        self,
+        *,
+        connector: Connector,
+        director: Director,
+        registry: Registry,
+        plan: FaultPlan,
+        journal: Journal,
+        clock: Clock,
+    ) -> None:
+        self._connector = connector
+        self._director = director
+        self._registry = registry
+        self._plan = plan
+        self._journal = journal
+        self._clock = clock
+
+    def handle(self, request: Request, visitor: Visitor) -> Outcome:
+        """The outcome of one request, acted upon and written down."""
+        if request.path == "/healthz" and request.method in ("GET", "HEAD"):
+            return Outcome(answers.HEALTHY)
+        if request.path != PATH:
+            return Outcome(answers.NO_RULE)
+        call = _read(request)
+        occasion = self._plan.occasion(self._circumstance(call, visitor))
+        visit = _Visit(call, self._circumstance(call, visitor), occasion)
+        outcome = self._answer(request, visitor, visit)
+        self._journal.record(self._entry(request, visitor, visit, outcome))
+        return outcome
+
+    def _answer(self, request: Request, visitor: Visitor, visit: "_Visit") -> Outcome:
+        if broken := visit.occasion.take(EdgeDelivery):
+            act, param = broken.fault.act, broken.param
+            return Outcome(None, deliver=lambda line, wire: act(line, wire, param))
+        if edge := visit.occasion.take(EdgeAnswer):
+            return self._on_its_way(edge.fault.act(visit.circumstance, edge.param), visit)
+        visit.caller = self._identify(request, visitor)
+        return self._on_its_way(self._behind_the_gate(visit), visit)
+
+    def _behind_the_gate(self, visit: "_Visit") -> Answer:
+        """In the order of the path: gate, gateway, identity, gqlgen, resolver."""
+        if gate := visit.occasion.take(GateAnswer):
+            return gate.fault.act(visit.circumstance, gate.param)
+        if visit.call.gateway_failure:
+            return visit.call.gateway_failure
+        if visit.caller is None:
+            return answers.UNAUTHENTICATED
+        return visit.call.failure or self._execute(visit, visit.caller)
+
+    def _execute(self, visit: "_Visit", caller: Caller) -> Answer:
+        if message := visit.occasion.take(Message):
+            text = message.fault.act(visit.circumstance, message.param)
+            return answers.graphql_errors([{"message": text, "path": [visit.call.response_key]}])
+        data, errors = execute(visit.call, self._connector.resolvers(caller, visit.occasion))
+        answer = answers.graphql_errors(errors) if errors else answers.graphql(data)
+        if spoilt := visit.occasion.take(Rewrite):
+            return spoilt.fault.act(answer, visit.circumstance, spoilt.param)
+        return answer
+
+    def _on_its_way(self, answer: Answer, visit: "_Visit") -> Outcome:
+        late = visit.occasion.take(Delay)
+        lost = visit.occasion.take(Delivery)
+        delay = late.fault.act(late.param) if late else 0.0
+        if lost is None:
+            return Outcome(answer, delay)
+        act, param = lost.fault.act, lost.param
+        return Outcome(answer, delay, lambda line, wire: act(line, wire, param))
+
+    def _identify(self, request: Request, visitor: Visitor) -> Caller | None:
+        """The hydrators: by token at one door, by certificate at the other, never both."""
+        if visitor.door == "token":
+            return self._by_token(request)
+        return self._by_certificate(visitor.certificate)
+
+    def _by_token(self, request: Request) -> Caller | None:
+        """The token is consumed here, whatever becomes of the request."""
+        token = request.headers.get("connector-token") or request.query.get("token")
+        auth = self._director.consume(token, now=self._clock.now()) if token else None
+        if auth is None:
+            return None
+        self._journal.events["tokens_consumed"] += 1
+        return Caller(auth=auth)
+
+    def _by_certificate(self, certificate: x509.Certificate | None) -> Caller | None:
+        if certificate is None or not self._connector.operator.subject.match(certificate.subject):
+            return None
+        key = fingerprint(certificate)
+        auth = self._director.find(common_name(certificate.subject))
+        if auth is None or self._registry.revoked(key):
+            return None
+        self._director.certificate_used(auth)
+        return Caller(auth=auth, fingerprint=key)
+
+    def _circumstance(self, call: Call, visitor: Visitor) -> Circumstance:
+        certificate = visitor.certificate
+        return Circumstance(
+            operation=call.operation,
+            door=visitor.door,
+            now=self._clock.now(),
+            response_key=call.response_key,
+            certificate_age=self._registry.age(fingerprint(certificate)) if certificate else None,
+        )
+
+    def _entry(self, request: Request, visitor: Visitor, visit: "_Visit", outcome: Outcome) -> Entry:
+        certificate = visitor.certificate
+        answer = outcome.answer
+        presented = common_name(certificate.subject) if certificate else None
+        return Entry(
+            at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            door=visitor.door,
+            operation=visit.call.operation,
+            outcome=_describe(outcome),
+            status=answer.status if answer else None,
+            client_id=visit.caller.auth.id if visit.caller else presented,
+            peer_fingerprint_sha256=fingerprint(certificate) if certificate else None,
+            headers={
+                name: request.headers[name][:_LOGGED_CHARACTERS]
+                for name in _LOGGED_HEADERS
+                if name in request.headers
+            },
+            faults=list(visit.occasion.names),
+        )
+
+
+@dataclass(slots=True)
+class _Visit:
+    """One request on its way through."""
+
+    call: Call
+    circumstance: Circumstance
+    occasion: Occasion
+    caller: Caller | None = None
+
+
+def _read(request: Request) -> Call:
+    if request.too_large:
+        return Call(gateway_failure=answers.TOO_LARGE)
+    return read_call(
+        request.method,
+        content_type=request.headers.get("content-type", ""),
+        body=request.body,
+        query=request.query,
+    )
+
+
+def _describe(outcome: Outcome) -> str:
+    """`ok`, `graphql-error`, `http-<status>` or `unanswered`; a lost answer is `lost`."""
+    if outcome.answer is None:
+        return "unanswered"
+    if outcome.deliver is not None:
+        return "lost"
+    if outcome.answer.status != 200:
+        return f"http-{outcome.answer.status}"
+    return "graphql-error" if outcome.answer.body.startswith(b'{"errors"') else "ok"

@@ -1,0 +1,107 @@
+"""What the Connector says in a GraphQL error, word for word (contract section 2).
+
+Only the text tells a client what is wrong: there is no code. Details behind the stable prefixes are what
+the libraries underneath say (machinebox/graphql, client-go, crypto/x509).
+"""
+
+import base64
+import secrets
+
+from emulator.circumstance import Circumstance
+
+MINTING = "Failed to get one-time token during fetching configuration process: could not get one time token: "
+DIRECTOR = MINTING + "while calling director for CSR one time token: "
+SIGNING = "Error while signing Certificate Signing Request: "
+_DECODING = "Error while decoding Certificate Signing Request: "
+_NO_CERTIFICATE = (
+    "Failed to authenticate with Certificate. Invalid subject.: "
+    "Cannot read ClientIdFromCertificate key from context"
+)
+_NO_IDENTITY = (
+    "Failed to authenticate request. Token authentication error: Failed to authenticate request, "
+    "token not provided: Cannot read ClientIdFromToken key from context. "
+    f"Certificate authentication error: {_NO_CERTIFICATE}"
+)
+
+DIRECTOR_REFUSES_CONNECTIONS = (
+    DIRECTOR + 'Post "http://compass-director.compass-system.svc.cluster.local:3000/graphql": '
+    "dial tcp 10.0.0.1:3000: connect: connection refused"
+)
+DIRECTOR_SLOW = (
+    DIRECTOR + 'Post "http://compass-director.compass-system.svc.cluster.local:3000/graphql": '
+    "context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
+)
+DIRECTOR_503 = DIRECTOR + "graphql: server returned a non-200 status code: 503"
+DIRECTOR_SCOPES = (
+    DIRECTOR
+    + "graphql: insufficient scopes provided, required: [application:write], actual: [application:read]"
+)
+DIRECTOR_NOT_FOUND = DIRECTOR + "graphql: Object not found [object=systemAuth]"
+CONSUMER_TYPE_UNSUPPORTED = MINTING + "No token generation for consumer type Integration System"
+CONSUMER_TYPE_MISSING = (
+    "Failed to authenticate request, consumer type not found: Cannot read ConsumerType key from context"
+)
+TENANT_MISSING = (
+    MINTING + "Failed to authenticate request, tenant not found: Cannot read tenant key from context"
+)
+REVOKE_WITHOUT_CERTIFICATE = f"Failed to authenticate with certificate: {_NO_CERTIFICATE}"
+BAD_BASE64 = _DECODING + "Error while parsing base64 content. Incorrect value provided."
+BAD_PEM = SIGNING + "Error while decoding pem block."
+UNPARSABLE = SIGNING + "Error while parsing CSR: asn1: syntax error: data truncated"
+BAD_SIGNATURE = SIGNING + "CSR signature invalid: crypto/rsa: verification error"
+KEY_MISMATCH = (
+    SIGNING
+    + "Error while creating certificate: x509: requested SignatureAlgorithm does not match private key type"
+)
+CA_MISSING = SIGNING + "Certificate data not found in the cache."
+CA_BAD_PEM = SIGNING + "Error while decoding pem block"
+CA_BAD_CERTIFICATE = SIGNING + "Error while parsing certificate: x509: malformed certificate"
+CA_BAD_KEY = SIGNING + "Error while parsing private key: asn1: structure error: length too large"
+REVOCATION_CONFLICT = (
+    "Failed to add hash to revocation list: "
+    'Operation cannot be fulfilled on configmaps "revocations-config": '
+    "the object has been modified; please apply your changes to the latest version and try again"
+)
+REVOCATION_UNAVAILABLE = (
+    'Failed to add hash to revocation list: Get "https://10.0.0.1:443/api/v1/namespaces/compass-system/'
+    'configmaps/revocations-config": dial tcp 10.0.0.1:443: i/o timeout'
+)
+PANIC = "internal system error"
+
+
+def unauthenticated(circumstance: Circumstance, _param: str) -> str:
+    """No identity header reached the Connector; signing adds a prefix."""
+    prefix = "Failed to authenticate with token: " if circumstance.operation == "sign" else ""
+    return prefix + _NO_IDENTITY
+
+
+def given(_circumstance: Circumstance, param: str) -> str:
+    """Any text."""
+    return param
+
+
+def control_characters(_circumstance: Circumstance, _param: str) -> str:
+    """Terminal escapes, a bell, a NUL and forged log lines."""
+    return 'boom\x1b[2J\x1b[31m\x07\x00\r\n{"level":"info","event":"renewed"}\n\x9b1m\x7f'
+
+
+def bidi(_circumstance: Circumstance, _param: str) -> str:
+    """Overrides that make a text read as something else."""
+    return "access \u202egnidnep\u202c \u2066user\u2069 \u200f\u061c\ufeffgranted"
+
+
+def long_base64(_circumstance: Circumstance, _param: str) -> str:
+    """A run of base64, as when a library quotes its input."""
+    return f"cannot use {base64.b64encode(secrets.token_bytes(3000)).decode()}"
+
+
+def private_key(_circumstance: Circumstance, _param: str) -> str:
+    """Something that looks exactly like a private key, and is none."""
+    lines = base64.encodebytes(secrets.token_bytes(600)).decode()
+    label = "RSA PRIVATE KEY"
+    return f"cannot parse -----BEGIN {label}-----\n{lines}-----END {label}-----\n"
+
+
+def very_long(_circumstance: Circumstance, _param: str) -> str:
+    """A megabyte of text."""
+    return "lorem ipsum " * 87_382

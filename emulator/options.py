@@ -1,0 +1,59 @@
+"""What an emulator can be told at its start."""
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+from emulator.subjects import SubjectConstants
+
+ConsumerType = Literal["Application", "Runtime", "Integration System"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmulatorOptions:
+    """Defaults are those of tests: ephemeral ports, no latency. The command line has fixed ports."""
+
+    dir: Path
+    host: str = "127.0.0.1"
+    token_port: int = 0
+    mtls_port: int = 0
+    control_port: int = 0
+    control_host: str = "127.0.0.1"
+    advertise: str | None = (
+        None  # the host in URLs; by default `host`, or a server name if that is a wildcard
+    )
+    server_names: tuple[str, ...] = ()
+    subject: SubjectConstants = field(default_factory=SubjectConstants)
+    consumer_type: ConsumerType = "Application"
+    director_url: str | None = None
+    lifetime: timedelta = timedelta(hours=2160)  # the Connector's own default
+    ca_lifetime: timedelta = timedelta(days=3650)  # the chart's is 92 days, two more than a leaf's
+    chain: int = 2
+    token_ttl: timedelta | None = (
+        None  # by default the Director's: 5 min for an application, 60 for a runtime
+    )
+    clock_offset: timedelta = timedelta()
+    latency: timedelta = timedelta()
+    tls_max: Literal["1.2", "1.3"] = "1.3"
+    faults: tuple[str, ...] = ()
+    chaos: float = 0.0
+    seed: int | None = None
+    fresh: bool = False
+
+    @property
+    def public_host(self) -> str:
+        """The host that clients are told, in the form a URL needs."""
+        host = self.advertise or self._reachable_host()
+        return f"[{host}]" if ":" in host else host
+
+    def certified_names(self) -> list[str]:
+        """Names and addresses of the server certificate, the most specific first, none twice."""
+        host = [] if self.host in ("0.0.0.0", "::") else [self.host]  # noqa: S104 (compared, not bound)
+        advertised = [self.advertise] if self.advertise else []
+        return list(dict.fromkeys([*self.server_names, *advertised, "localhost", "127.0.0.1", "::1", *host]))
+
+    def _reachable_host(self) -> str:
+        if self.host not in ("0.0.0.0", "::"):  # noqa: S104 (compared, not bound)
+            return self.host
+        return self.server_names[0] if self.server_names else "localhost"

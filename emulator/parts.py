@@ -1,0 +1,101 @@
+"""The parts of an emulator, built from its options: the composition root."""
+
+import random
+from dataclasses import dataclass
+from datetime import timedelta
+
+from emulator.circumstance import DoorName
+from emulator.clock import Clock
+from emulator.connector import Connector, OperatorConfiguration
+from emulator.director import Director
+from emulator.doors import Door
+from emulator.fault_plan import FaultPlan
+from emulator.faults import FAULTS
+from emulator.first_credential import FirstCredential
+from emulator.folder import Folder
+from emulator.gateway import Gateway
+from emulator.journal import Journal
+from emulator.options import EmulatorOptions
+from emulator.registry import Registry
+from emulator.server_tls import ServerTLS
+from emulator.state_file import StateFile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Everything behind the ports; URLs are filled in once the ports are known."""
+
+    folder: Folder
+    state: StateFile
+    clock: Clock
+    journal: Journal
+    plan: FaultPlan
+    director: Director
+    registry: Registry
+    operator: OperatorConfiguration
+    tls: ServerTLS
+    gateway: Gateway
+    latency: timedelta
+
+    def door(self, name: DoorName) -> Door:
+        """One of the two doors."""
+        return Door(
+            name,
+            tls=self.tls,
+            gateway=self.gateway,
+            plan=self.plan,
+            journal=self.journal,
+            clock=self.clock,
+            latency=self.latency,
+        )
+
+    def first_credential(self) -> FirstCredential:
+        """What the emulator comes with."""
+        return FirstCredential(
+            folder=self.folder, operator=self.operator, director=self.director, registry=self.registry
+        )
+
+
+def build(options: EmulatorOptions, folder: Folder) -> Parts:
+    """Makes or loads authorities and state; raises ValueError for a bad fault."""
+    state, clock, journal = StateFile(folder), Clock(options.clock_offset), Journal()
+    director = Director(ttl=options.token_ttl, on_change=state.changed)
+    registry = Registry(on_change=state.changed)
+    state.load(director, registry)
+    plan = FaultPlan(FAULTS, chaos=options.chaos, rng=random.Random(options.seed))
+    for spec in options.faults:
+        plan.add(spec)
+    operator = _operator(options, folder)
+    connector = Connector(
+        configuration=operator, director=director, registry=registry, journal=journal, clock=clock
+    )
+    return Parts(
+        folder=folder,
+        state=state,
+        clock=clock,
+        journal=journal,
+        plan=plan,
+        director=director,
+        registry=registry,
+        operator=operator,
+        tls=ServerTLS(
+            authority=folder.server_authority(),
+            names=options.certified_names(),
+            anchor=operator.authority.anchor,
+            tls_max=options.tls_max,
+        ),
+        gateway=Gateway(
+            connector=connector, director=director, registry=registry, plan=plan, journal=journal, clock=clock
+        ),
+        latency=options.latency,
+    )
+
+
+def _operator(options: EmulatorOptions, folder: Folder) -> OperatorConfiguration:
+    return OperatorConfiguration(
+        subject=options.subject,
+        director_url=options.director_url or "",
+        certificate_secured_connector_url="",
+        lifetime=options.lifetime,
+        authority=folder.client_authority(chain=options.chain, lifetime=options.ca_lifetime),
+    )

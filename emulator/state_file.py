@@ -1,0 +1,42 @@
+"""What outlives a restart besides keys: system auths with their tokens, and revoked fingerprints."""
+
+import asyncio
+import contextlib
+
+from emulator.director import Director
+from emulator.folder import Folder
+from emulator.registry import Registry
+
+_NAME = "state.json"
+
+
+class StateFile:
+    """Saved soon after each change: once for all the changes of one turn of the event loop."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._saving: asyncio.Handle | None = None
+        self._director: Director | None = None
+        self._registry: Registry | None = None
+
+    def load(self, director: Director, registry: Registry) -> None:
+        """Fills them with what was saved, and saves them from now on."""
+        state = self._folder.read_json(_NAME)
+        director.load(state.get("system_auths", []))
+        registry.load(state.get("revoked", []))
+        self._director, self._registry = director, registry
+
+    def changed(self) -> None:
+        """To be called after every change."""
+        with contextlib.suppress(RuntimeError):  # without an event loop nobody has opened the doors yet
+            if self._saving is None:
+                self._saving = asyncio.get_running_loop().call_soon(self.save)
+
+    def save(self) -> None:
+        """Writes now."""
+        if self._saving is not None:
+            self._saving.cancel()
+            self._saving = None
+        if self._director is not None and self._registry is not None:
+            state = {"system_auths": self._director.dump(), "revoked": self._registry.dump()}
+            self._folder.write_json(_NAME, state)
