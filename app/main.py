@@ -1,0 +1,211 @@
+"""The composition root: builds the parts, connects them, runs them, takes them down again."""
+
+import asyncio
+import logging
+import random
+import socket
+import uuid
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+
+from app import __version__
+from app.adapters.clock import Clock
+from app.adapters.connector import Connector, Observation
+from app.adapters.credential_files import CredentialFiles
+from app.adapters.journal import Journal
+from app.adapters.keys import KeyMaker
+from app.adapters.notifier import Notifier, Targets
+from app.adapters.publisher import Publisher
+from app.adapters.store import Store
+from app.api.access import Access
+from app.api.application import create_api, create_health
+from app.connector_clock import ConnectorClock
+from app.core.policy import Policy
+from app.errors import NotificationError
+from app.events import EventLog
+from app.inputs import OperatorInputs
+from app.renewal import Plan, Renewal
+from app.scheduler import Scheduler
+from app.server import listen_tcp, listen_unix, serve
+from app.settings import Settings
+
+_log = logging.getLogger("app.main")
+# SIGTERM ends the process within five seconds, and the server needs some of them.
+STOP_GRACE = timedelta(seconds=3)
+_COMMAND_VARIABLES = ("PATH", "HOME", "LANG")
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What runs."""
+
+    scheduler: Scheduler
+    connector: Connector
+    notifier: Notifier
+    events: EventLog
+    store: Store
+
+
+def build(settings: Settings, environment: Mapping[str, str]) -> House:
+    """All the parts, connected; the store is open and locked.
+
+    Raises SettingsError or StoreLocked. `environment` is what the command may see of ours.
+    """
+    clock = Clock()
+    store = Store.open(settings.store_dir, now=clock.now, warn=_warn)
+    try:
+        return _furnish(settings, environment, clock, store)
+    except BaseException:
+        store.close()
+        raise
+
+
+def _furnish(settings: Settings, environment: Mapping[str, str], clock: Clock, store: Store) -> House:
+    journal = Journal(settings.store_dir, warn=_warn)
+    events = EventLog(now=clock.now, append=journal.append, tail=journal.tail(20))
+    notifier = Notifier(
+        _targets(settings, environment), now=clock.now, sleep=clock.sleep, new_id=_new_id, report=_report
+    )
+    connector_clock = ConnectorClock(clock.elapsed)
+
+    def observe(observation: Observation) -> None:
+        if observation.date is not None:
+            connector_clock.note(observation.date)
+
+    connector = Connector(
+        ca_file=settings.connector_ca_file,
+        proxy_for=settings.proxy_for,
+        timeout=settings.connector_timeout,
+        observe=observe,
+        now=clock.now,
+    )
+    renewal = Renewal(
+        clock=clock,
+        store=store,
+        connector=connector,
+        keys=KeyMaker(settings.key_size),
+        publisher=_publisher(settings),
+        journal=events,
+        plan=Plan(settings.connector_url, settings.revoke_superseded_after),
+    )
+    scheduler = Scheduler(
+        clock=clock,
+        renewal=renewal,
+        journal=events,
+        notifier=notifier,
+        inputs=_inputs(settings, clock, store),
+        connector_clock=connector_clock,
+        policy=Policy(
+            settings.renewal_window_ratio, settings.renewal_jitter_ratio, settings.renewal_min_interval
+        ),
+        instance_id=store.instance_id,
+        new_id=_new_id,
+        draw=random.random,
+        events=events.newest,
+        version=__version__,
+    )
+    return House(scheduler, connector, notifier, events, store)
+
+
+def _inputs(settings: Settings, clock: Clock, store: Store) -> OperatorInputs:
+    files = None
+    if settings.client_certificate_file is not None and settings.client_key_file is not None:
+        phrase = settings.client_key_passphrase
+        passphrase = phrase.get_secret_value().encode() if phrase is not None else None
+        files = CredentialFiles(settings.client_certificate_file, settings.client_key_file, passphrase)
+    return OperatorInputs(
+        clock=clock,
+        files=files,
+        token=settings.token.get_secret_value() if settings.token is not None else None,
+        token_file=settings.token_file,
+        token_url=settings.token_connector_url,
+        token_used=store.token_used,
+    )
+
+
+def _publisher(settings: Settings) -> Publisher | None:
+    if settings.publish_dir is None:
+        return None
+    return Publisher.open(settings.publish_dir, group=settings.publish_group, warn=_warn)
+
+
+def _targets(settings: Settings, environment: Mapping[str, str]) -> Targets:
+    handed = {name: environment[name] for name in _COMMAND_VARIABLES if name in environment}
+    if settings.publish_dir is not None:
+        handed["COMPASS_PUBLISH_DIR"] = str(settings.publish_dir)
+    secret = settings.notify_webhook_secret
+    return Targets(
+        command=settings.on_renew_command,
+        environment=handed,
+        webhook=settings.notify_webhook,
+        webhook_secret=secret.get_secret_value() if secret is not None else None,
+    )
+
+
+def _access(settings: Settings) -> Access:
+    token = settings.api_token
+    return Access(
+        api_token=token.get_secret_value() if token is not None else None,
+        allowed_hosts=settings.allowed_hosts,
+        hostname=socket.gethostname().lower(),
+        unix_socket=settings.unix_socket is not None,
+        expose_private_key=settings.expose_private_key,
+    )
+
+
+def _new_id() -> str:
+    return str(uuid.uuid4())
+
+
+def _warn(code: str, detail: str) -> None:
+    _log.warning(code, extra={"detail": detail})
+
+
+def _report(kind: str, error: NotificationError | None) -> None:
+    if error is not None:
+        _log.warning("notification-failed", extra={"kind": kind, "detail": error.detail})
+
+
+async def run(settings: Settings, environment: Mapping[str, str]) -> None:
+    """Serve until SIGTERM or SIGINT. Raises SettingsError or StoreLocked when it cannot start."""
+    if settings.ignored_variables:
+        _log.info("ignored-variables", extra={"names": list(settings.ignored_variables)})
+    house = await asyncio.to_thread(build, settings, environment)
+    try:
+        await house.scheduler.start()
+        with ExitStack() as stack:
+            await _serve(house, settings, stack)
+    finally:
+        await house.notifier.aclose()
+        await house.connector.aclose()
+        house.events.close()
+        house.store.close()
+
+
+async def _serve(house: House, settings: Settings, stack: ExitStack) -> None:
+    scheduler = house.scheduler
+    api = create_api(scheduler, _access(settings))
+    if settings.unix_socket is not None:
+        sockets = stack.enter_context(listen_unix(settings.unix_socket, group=settings.publish_group))
+    else:
+        optional = ("::1",) if settings.host_is_default else ()
+        sockets = stack.enter_context(listen_tcp(settings.host, settings.port, may_miss=optional))
+    health_sockets: list[socket.socket] = []
+    if settings.health_port is not None:
+        health = listen_tcp((settings.health_host,), settings.health_port, variables="COMPASS_HEALTH")
+        health_sockets = stack.enter_context(health)
+    loop = asyncio.create_task(scheduler.run())
+    _log.info("serving", extra={"addresses": [str(each.getsockname()) for each in sockets]})
+    try:
+        await serve(
+            api,
+            sockets,
+            on_stop=scheduler.begin_stop,
+            health_app=create_health(api),
+            health_sockets=health_sockets,
+        )
+    finally:
+        await scheduler.stop(STOP_GRACE)
+        await loop
