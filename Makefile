@@ -6,10 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Half the tests wait for a process or a socket: more workers than cores keep the cores busy.
-WORKERS ?= auto
+WORKERS ?= 4
 PYTEST_ARGS ?=
 
-.PHONY: help demo test check format lock serve emulator clean
+.PHONY: help demo test soak check format lock serve emulator clean
 .DEFAULT_GOAL := help
 
 help: ## show this
@@ -20,15 +20,18 @@ $(READY): requirements-dev.lock pyproject.toml
 		|| { echo "compass-sidecar needs Python 3.11 or newer; set PYTHON=..." >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { deploy/debian python3-venv && $(PYTHON) -m venv $(VENV); }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 demo: $(READY) ## do the main job against the emulator; ONCE=1 ends after one verified renewal
 	$(BIN)/python deploy/demo.py $(if $(ONCE),--once)
 
 test: $(READY) ## run the test suite
-	@deploy/debian openssl curl
+	@deploy/debian openssl curl nginx node keytool
 	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+
+soak: $(READY) ## half an hour of one-minute certificates and Connector outages
+	$(BIN)/python -m tests.soak --minutes 30 --outages 3 --outage 15 --lifetime 60s
 
 check: $(READY) ## lint, types and format
 	$(BIN)/ruff check .
