@@ -64,8 +64,10 @@ def show(running: Processes, options: argparse.Namespace) -> int:
         say("4. What a neighbour fetches verifies, and works at the Connector.")
         if not verify(client, endpoints):
             return 1
+        if options.once:
+            return 0
         print_hints(options.port)
-        return 0 if options.once else watch(running, client)
+        return watch(running, client)
 
 
 @contextmanager

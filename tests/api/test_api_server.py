@@ -92,7 +92,7 @@ async def test_slow_clients_do_not_hold_up_the_others(quick: Running) -> None:
         wire.write(b"GET /status HTTP/1.1\r\nHost: loc")
     began = time.monotonic()
     assert (await ask(quick.port, "GET /status HTTP/1.1", "Host: localhost")).status == 200
-    assert time.monotonic() - began < 0.3
+    assert time.monotonic() - began < 1
     for wire in wires:
         await wire.close()
 
@@ -181,7 +181,7 @@ async def test_what_is_not_http_gets_a_problem_and_is_closed(quick: Running, sen
     reply = await wire.reply()
     assert (reply.status, reply.json()["code"]) == (400, "bad-request")
     assert reply.headers["connection"] == "close"
-    assert await seconds_until_closed(wire) < 0.3
+    assert await seconds_until_closed(wire) < 1
 
 
 async def test_an_offer_of_another_protocol_is_passed_over(quick: Running) -> None:
