@@ -37,6 +37,8 @@ def serve() -> int:
         for problem in error.problems:
             print(f"compass-sidecar: {problem}", file=sys.stderr)  # noqa: T201
         return 2
+    except KeyboardInterrupt:
+        return 0
     except StoreLocked as error:
         print(f"compass-sidecar: {error.detail}", file=sys.stderr)  # noqa: T201
         return 1

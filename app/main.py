@@ -196,16 +196,17 @@ async def _serve(house: House, settings: Settings, stack: ExitStack) -> None:
     if settings.health_port is not None:
         health = listen_tcp((settings.health_host,), settings.health_port, variables="COMPASS_HEALTH")
         health_sockets = stack.enter_context(health)
-    loop = asyncio.create_task(scheduler.run())
+    turning = asyncio.create_task(scheduler.run())
     _log.info("serving", extra={"addresses": [str(each.getsockname()) for each in sockets]})
+    ending: list[asyncio.Task[None]] = []
+
+    def stop() -> None:
+        """What runs gets its grace at the same time as the server's connections."""
+        scheduler.begin_stop()
+        ending.append(asyncio.create_task(scheduler.stop(STOP_GRACE)))
+
     try:
-        await serve(
-            api,
-            sockets,
-            on_stop=scheduler.begin_stop,
-            health_app=create_health(api),
-            health_sockets=health_sockets,
-        )
+        await serve(api, sockets, on_stop=stop, health_app=create_health(api), health_sockets=health_sockets)
     finally:
-        await scheduler.stop(STOP_GRACE)
-        await loop
+        await asyncio.gather(scheduler.stop(STOP_GRACE), *ending)
+        await turning

@@ -10,7 +10,6 @@ from typing import Protocol
 from app.attempts import Attempts, Notifier
 from app.connector_clock import ConnectorClock
 from app.core.credential import Credential
-from app.core.generation import Generation
 from app.core.policy import (
     LOOK,
     SKEW_LIMIT,
@@ -106,7 +105,6 @@ class Scheduler:
         self._connector_clock = connector_clock
         self._warnings: dict[str, str] = {}
         self._again: dict[str, timedelta] = {}
-        self._listeners: list[Callable[[Generation | None], None]] = []
         self._wake = asyncio.Event()
         self._changed = asyncio.Event()
         self._served: object = None
@@ -350,10 +348,6 @@ class Scheduler:
     def changed(self) -> asyncio.Event:
         return self._changed
 
-    def on_generation(self, listener: Callable[[Generation | None], None]) -> None:
-        self._listeners.append(listener)
-        listener(self._renewal.generation)
-
     def renew(self) -> "asyncio.Task[Renewed]":
         return self._attempts.renew()
 
@@ -364,8 +358,6 @@ class Scheduler:
         return self._attempts.revoke(fingerprint)
 
     def _announce_change(self) -> None:
-        """Listeners first, so that whoever is woken finds the new representations."""
-        for listener in self._listeners:
-            listener(self._renewal.generation)
+        """After the status was replaced, so that whoever is woken finds the new one."""
         event, self._changed = self._changed, asyncio.Event()
         event.set()

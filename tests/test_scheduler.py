@@ -388,16 +388,17 @@ async def test_a_refused_token_leaves_a_good_credential_connected(house: House) 
     assert house.scheduler.status.progress.last_error is None
 
 
-async def test_who_waits_is_woken_after_the_listeners_know(house: House) -> None:
-    await house.holding()
-    known: list[str | None] = []
-    house.scheduler.on_generation(lambda each: known.append(each.chain.fingerprint if each else None))
-    before, woken = house.scheduler.changed(), house.scheduler.changed()
-    await house.scheduler.renew()
-    assert before.is_set()
-    assert woken is not house.scheduler.changed()
-    assert known[-1] == house.fingerprint
+async def test_who_waits_is_woken_and_finds_the_new_status(house: House) -> None:
+    before = (await house.holding()).fingerprint
+    waiting = house.scheduler.changed()
+    renewing = house.scheduler.renew()
+    await waiting.wait()
+    assert house.scheduler.status.generation.chain.fingerprint != before
+    await renewing
+    assert house.scheduler.changed() is not waiting
+    waiting = house.scheduler.changed()
     house.scheduler.begin_stop()
+    assert waiting.is_set()
     assert house.scheduler.stopping()
 
 

@@ -1,11 +1,9 @@
 """What the API asks of the rest of the house; `app.scheduler.Scheduler` provides it."""
 
 import asyncio
-from collections.abc import Callable
 from datetime import datetime
 from typing import Protocol
 
-from app.core.generation import Generation
 from app.core.status import Status
 from app.renewal import Renewed
 
@@ -42,6 +40,3 @@ class Sidecar(Protocol):
 
     def revoke(self, fingerprint: str) -> "asyncio.Task[None]":
         """Revocation of the current certificate. Raises Busy, NotCurrent or NoCredential at once."""
-
-    def on_generation(self, listener: Callable[[Generation | None], None]) -> None:
-        """Call `listener` now and whenever `changed` is set, before anybody who waits is woken."""

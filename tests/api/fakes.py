@@ -1,7 +1,6 @@
 """A sidecar that does what a test says: the API is what these tests are about."""
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cache
@@ -62,11 +61,6 @@ class FakeSidecar:
 
     def stopping(self) -> bool:
         return self._stopping
-
-    def on_generation(self, listener: Callable[[Generation | None], None]) -> None:
-        listener(self.status.generation)
-
-    # --- what happens ---------------------------------------------------------------------------
 
     def use(self, current: Generation | None) -> None:
         self.status = replace(self.status, generation=current)

@@ -168,6 +168,25 @@ def test_a_lost_answer_is_asked_for_again_with_the_same_key(
     assert (tmp_path / "store" / "current" / "tls.key").read_bytes() == key
 
 
+def test_sigterm_in_the_middle_of_a_renewal_ends_with_status_0_and_is_resumed(
+    start: Start, emulator: EmulatorProcess, tmp_path: Path
+) -> None:
+    sidecar = start().ready()
+    before, signatures = sidecar.fingerprint(), emulator.signatures()
+    emulator.fault("hang-headers@sign")
+    assert sidecar.client.post("/renew", headers={"Prefer": "respond-async"}).status_code == 202
+    pending = tmp_path / "store" / "pending" / "tls.key"
+    wait_until(pending.exists, "the CSR on disk")
+    key = pending.read_bytes()
+    assert sidecar.stop() == 0
+    emulator.heal()
+    sidecar.start()
+    sidecar.ready()
+    assert sidecar.client.post("/renew").json()["previous_fingerprint_sha256"] == before
+    assert (tmp_path / "store" / "current" / "tls.key").read_bytes() == key
+    assert emulator.signatures() <= signatures + 2
+
+
 def test_a_certificate_that_is_refused_at_first_is_proven_after_a_moment(
     start: Start, emulator: EmulatorProcess
 ) -> None:
