@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 4
 PYTEST_ARGS ?=
 
-.PHONY: help demo test soak check format lock serve emulator clean
+.PHONY: help demo test bench soak check format lock serve emulator clean
 .DEFAULT_GOAL := help
 
 help: ## show this
@@ -29,6 +29,10 @@ demo: $(READY) ## do the main job against the emulator; ONCE=1 ends after one ve
 test: $(READY) ## run the test suite
 	@deploy/debian openssl curl nginx node keytool
 	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+
+bench: $(READY) ## measure against the least that could do the same; ARGS="api --quick"
+	@deploy/debian wrk nginx openssl curl
+	$(BIN)/python -m bench $(ARGS)
 
 soak: $(READY) ## half an hour of one-minute certificates and Connector outages
 	$(BIN)/python -m tests.soak --minutes 30 --outages 3 --outage 15 --lifetime 60s

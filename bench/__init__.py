@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m bench`. Results are in docs/performance.md."""
