@@ -253,15 +253,34 @@ def test_openssls_own_encrypted_key_is_read(tmp_path: Path) -> None:
     assert load_private_key(made, passphrase=PASSPHRASE).public_key() == rsa_key().public_key()
 
 
-def damaged(part: str, *, bit: int | None = 100) -> bytes:
-    """The session's key with one bit of one part changed, or all of it zero; its public part still fits."""
-    value: int = getattr(rsa_key().private_numbers(), part)
-    size = (value.bit_length() + 7) // 8
-    changed = 0 if bit is None else value ^ (1 << bit)
-    form = (serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption())
-    der = rsa_key().private_bytes(serialization.Encoding.DER, *form)
-    assert der.count(value.to_bytes(size)) == 1
-    return pem_of(der.replace(value.to_bytes(size), changed.to_bytes(size)), "RSA PRIVATE KEY")
+def pkcs1(numbers: rsa.RSAPrivateNumbers, **changes: int) -> bytes:
+    """The PEM of a key with some of its parts replaced, which no library would write."""
+    parts = {each: getattr(numbers, each) for each in ("d", "p", "q", "dmp1", "dmq1", "iqmp")}
+    public = {"version": 0, "n": numbers.public_numbers.n, "e": numbers.public_numbers.e}
+    return pem_of(
+        der_of(0x30, b"".join(map(integer, (public | parts | changes).values()))), "RSA PRIVATE KEY"
+    )
+
+
+def integer(value: int) -> bytes:
+    return der_of(0x02, value.to_bytes(value.bit_length() // 8 + 1))
+
+
+def der_of(tag: int, content: bytes) -> bytes:
+    size = len(content)
+    length = [size] if size < 0x80 else [0x81, size] if size < 0x100 else [0x82, *divmod(size, 0x100)]
+    return bytes([tag, *length]) + content
+
+
+def damaged(part: str, *, bit: int = 100) -> bytes:
+    """The session's key with one bit of one part changed; its public part still fits."""
+    numbers = rsa_key().private_numbers()
+    return pkcs1(numbers, **{part: getattr(numbers, part) ^ (1 << bit)})
+
+
+def test_a_key_that_is_not_changed_is_what_the_library_writes() -> None:
+    pem = pkcs1(rsa_key().private_numbers())
+    assert b"".join(pem.split()) == b"".join(key_pem(rsa_key(), traditional=True).split())
 
 
 UNLOADABLE = [
@@ -348,9 +367,25 @@ def test_a_key_with_one_flipped_bit_is_damaged_though_its_public_part_fits(part:
 
 
 @pytest.mark.parametrize("part", ["p", "q", "d", "dmp1", "dmq1", "iqmp"])
-def test_a_part_of_a_key_that_is_nothing_is_damage_and_no_bug(part: str) -> None:
+@pytest.mark.parametrize("value", [0, 1, 2])
+def test_a_part_of_a_key_that_is_next_to_nothing_is_damage_and_no_bug(part: str, value: int) -> None:
     with pytest.raises(MalformedCredential):
-        check_key(damaged(part, bit=None), CA.issue())
+        check_key(pkcs1(rsa_key().private_numbers(), **{part: value}), CA.issue())
+
+
+def test_another_private_key_behind_our_public_one_is_damage() -> None:
+    ours, other = rsa_key().private_numbers(), rsa_key(1).private_numbers()
+    with pytest.raises(MalformedCredential, match="is damaged"):
+        check_key(pkcs1(other, n=ours.public_numbers.n), CA.issue())
+
+
+@pytest.mark.parametrize("prime", ["p", "q"])
+def test_an_exponent_that_is_right_for_one_prime_only_is_damage(prime: str) -> None:
+    numbers = rsa_key().private_numbers()
+    d = numbers.d + getattr(numbers, prime) - 1
+    parts = {"d": d, "dmp1": d % (numbers.p - 1), "dmq1": d % (numbers.q - 1)}
+    with pytest.raises(MalformedCredential, match="is damaged"):
+        check_key(pkcs1(numbers, **parts), CA.issue())
 
 
 @pytest.mark.parametrize(
