@@ -3,6 +3,7 @@
 Serving loads neither typer nor rich: they cost start time and memory that a sidecar never needs.
 """
 
+import gc
 import os
 import sys
 import warnings
@@ -22,12 +23,16 @@ def main() -> None:
 
 def serve() -> int:
     """Run the sidecar; 2 if the configuration cannot be used, 1 if the store is taken."""
+    # Importing allocates much and frees nothing: collecting meanwhile costs a fifth of the start.
+    gc.disable()
     import uvloop  # noqa: PLC0415 - the other commands need no server
 
     from app.adapters.logs import configure_logging  # noqa: PLC0415
     from app.main import run  # noqa: PLC0415
     from app.settings import Settings, find_store_dir  # noqa: PLC0415
 
+    gc.freeze()
+    gc.enable()
     try:
         settings = Settings.from_environment(os.environ, default_store_dir=find_store_dir())
         as_json = settings.log_format == "json" or (settings.log_format is None and not sys.stderr.isatty())

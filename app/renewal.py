@@ -163,6 +163,10 @@ class Renewal:
     def _fingerprint(self) -> str | None:
         return self.generation.chain.fingerprint if self.generation is not None else None
 
+    def prepare(self) -> None:
+        """Have the next key made while nothing else happens."""
+        self._keys.begin()
+
     # --- renew ---------------------------------------------------------------------------------
 
     async def attempt(self, correlation_id: str) -> Generation:
@@ -254,7 +258,6 @@ class Renewal:
                 "the first connection was interrupted and its second token no longer works; "
                 f"a new one-time token is needed ({error.detail})"
             ) from error
-        self._keys.begin()
         signed = replace(pending, signed=self._verified(answer, pending))
         await self._keep(signed, self._store.save_signed)
         return signed

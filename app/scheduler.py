@@ -176,11 +176,12 @@ class Scheduler:
             return LOOK
         if token is not None:
             self._attempts.connect(token).add_done_callback(lambda task: self._spend(token, task))
-        elif isinstance(decision, Renew):
+            return LOOK
+        if isinstance(decision, Renew):
             self._attempts.renew_unless(self._check_due)
-        elif isinstance(decision, Wait):
-            return min(LOOK, max(decision.until - now, timedelta(0)))
-        return LOOK
+            return LOOK
+        self._renewal.prepare()
+        return min(LOOK, max(decision.until - now, timedelta(0))) if isinstance(decision, Wait) else LOOK
 
     def _check_due(self) -> None:
         if not isinstance(self._decide(self._decision_time()), Renew):

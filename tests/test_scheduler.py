@@ -456,6 +456,13 @@ async def test_the_end_coming_near_is_told(house: House) -> None:
     assert house.said.notices.count("expiring") == 1
 
 
+async def test_the_next_key_is_made_while_nothing_else_happens(house: House) -> None:
+    await house.holding()
+    assert house.keys.begun == 0
+    await house.run_for(MINUTE)
+    assert house.keys.begun > 0
+
+
 async def test_the_next_attempt_is_announced(house: House) -> None:
     await house.holding()
     status = house.scheduler.status

@@ -28,9 +28,10 @@ class Keys:
 
     def __init__(self) -> None:
         self.number = 100
+        self.begun = 0
 
     def begin(self) -> None:
-        """They are all there."""
+        self.begun += 1
 
     async def ready(self) -> None:
         """They are all there."""
