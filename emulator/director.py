@@ -87,8 +87,7 @@ class Director:
 
     def load(self, auths: list[dict[str, Any]]) -> None:
         """What was persisted."""
-        for values in auths:
-            auth = SystemAuth(**values)
+        for auth in [SystemAuth(**values) for values in auths]:
             self._auths[auth.id] = auth
             if auth.token:
                 self._by_token[auth.token] = auth.id

@@ -22,7 +22,7 @@ class Listener:
     """Opened once; `suspend` and `resume` may follow; closed at the end."""
 
     def __init__(self, host: str, port: int, handler: Handler) -> None:
-        self._host = host
+        self.host = host
         self._handler = handler
         self._socket: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
@@ -60,7 +60,7 @@ class Listener:
 
     def _bind(self) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(
-            self._host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         bound = socket.socket(family, kind, protocol)
         try:

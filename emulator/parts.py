@@ -83,6 +83,7 @@ def build(options: EmulatorOptions, folder: Folder) -> Parts:
             names=options.certified_names(),
             anchor=operator.authority.anchor,
             tls_max=options.tls_max,
+            scratch=folder.path,
         ),
         gateway=Gateway(
             connector=connector, director=director, registry=registry, plan=plan, journal=journal, clock=clock

@@ -9,6 +9,7 @@ import ssl
 import tempfile
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Literal
 
 from cryptography import x509
@@ -26,11 +27,18 @@ class ServerTLS:
     """Contexts per door, made when first needed and kept until the trusted client CA changes."""
 
     def __init__(
-        self, *, authority: Pair, names: list[str], anchor: x509.Certificate, tls_max: Literal["1.2", "1.3"]
+        self,
+        *,
+        authority: Pair,
+        names: list[str],
+        anchor: x509.Certificate,
+        tls_max: Literal["1.2", "1.3"],
+        scratch: Path,
     ) -> None:
         self._authority = authority
         self._names = names
         self._anchor = anchor
+        self._scratch = scratch
         self._maximum = _VERSIONS[tls_max]
         self._contexts: dict[tuple[str, DoorName], ssl.SSLContext] = {}
 
@@ -77,7 +85,9 @@ class ServerTLS:
         context.options |= ssl.OP_NO_TICKET
         context.num_tickets = 0
         context.set_alpn_protocols(["http/1.1"])
-        with tempfile.NamedTemporaryFile(suffix=".pem") as file:  # ssl reads pairs from files only; mode 0600
+        with tempfile.NamedTemporaryFile(
+            dir=self._scratch, suffix=".pem"
+        ) as file:  # ssl reads pairs from files only; mode 0600
             file.write(key_pem(pair.key) + certificates_pem([pair.certificate]))
             file.flush()
             context.load_cert_chain(file.name)

@@ -221,8 +221,9 @@ def _open(listener: Listener) -> None:
         listener.open()
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise EmulatorError(f"port {listener.port} is in use") from error
-        raise EmulatorError(f"cannot listen on port {listener.port}: {error.strerror or error}") from error
+            raise EmulatorError(f"port {listener.port} on {listener.host} is in use") from error
+        reason = error.strerror or error
+        raise EmulatorError(f"cannot listen on {listener.host}, port {listener.port}: {reason}") from error
 
 
 def _bracketed(host: str) -> str:
