@@ -472,8 +472,6 @@ def _token_problems(token: str, url: str | None) -> list[str]:
         parse_token(token, url)
     except RequestRefused as error:
         return [f"COMPASS_TOKEN: {error.detail}; {right}"]
-    except ValueError:  # its text may repeat the token
-        return [f"COMPASS_TOKEN: is a URL that cannot be read; {right}"]
     return []
 
 

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import cache
@@ -408,43 +408,43 @@ def test_readers_never_see_a_key_and_a_chain_that_do_not_belong_together(tmp_pat
     ours = publisher(tmp_path)
     ours.publish(made[0])
     command = [sys.executable, "-c", READER, str(tmp_path), json.dumps(belongs)]
-    readers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    try:
+    with ExitStack() as stack:
+        readers = [
+            stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+            for _ in range(2)
+        ]
+        stack.callback((tmp_path / "stop").touch)
         for reader in readers:
             assert reader.stdout is not None
             assert reader.stdout.readline() == "ready\n"
-        seen = _watch(tmp_path, belongs)
+        watched = _watch(tmp_path, belongs)
         for rotation in range(1, 301):
             assert ours.publish(made[rotation % 5])
-    finally:
         (tmp_path / "stop").touch()
-    for reader in readers:
-        output, _ = reader.communicate(timeout=30)
-        assert reader.returncode == 0
-        assert int(output.split()[0]) > 100, output
-    assert seen() > 0
+        for reader in readers:
+            output, _ = reader.communicate(timeout=60)
+            assert reader.returncode == 0
+            assert int(output.split()[0]) > 0, output
+    assert watched() == {"whole"}
     assert len(folders(tmp_path)) == 2
 
 
-def _watch(directory: Path, belongs: dict[str, str]) -> Callable[[], int]:
-    """A thread that reads through the links, one file at a time; its result raises what it met."""
-    counts: list[int] = []
+def _watch(directory: Path, belongs: dict[str, str]) -> Callable[[], set[str]]:
+    """A thread that reads through the links, one file at a time: what it met, once it has ended."""
+    met: set[str] = set()
 
     def work() -> None:
-        reads = 0
         while not (directory / "stop").exists():
-            content = (directory / "bundle.pem").read_bytes()
-            if hashlib.sha256(content).hexdigest() not in belongs:
-                return
-            reads += 1
-        counts.append(reads)
+            # The kernel follows `..data` first: two rotations later its folder is gone. Rare, and real.
+            with suppress(FileNotFoundError):
+                content = (directory / "bundle.pem").read_bytes()
+                met.add("whole" if hashlib.sha256(content).hexdigest() in belongs else "torn")
 
     thread = threading.Thread(target=work)
     thread.start()
 
-    def result() -> int:
-        thread.join(timeout=30)
-        assert counts, "a bundle that is torn"
-        return counts[0]
+    def result() -> set[str]:
+        thread.join()
+        return met
 
     return result
