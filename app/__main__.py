@@ -8,7 +8,7 @@ import os
 import sys
 import warnings
 
-from app.errors import SettingsError, StoreLocked
+from app.errors import SettingsError, SidecarError
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
 
 
 def serve() -> int:
-    """Run the sidecar; 2 if the configuration cannot be used, 1 if the store is taken."""
+    """Run the sidecar; 2 if the configuration cannot be used, 1 if the store cannot be."""
     # Importing allocates much and frees nothing: collecting meanwhile costs a fifth of the start.
     gc.disable()
     import uvloop  # noqa: PLC0415 - the other commands need no server
@@ -44,7 +44,7 @@ def serve() -> int:
         return 2
     except KeyboardInterrupt:
         return 0
-    except StoreLocked as error:
+    except SidecarError as error:
         print(f"compass-sidecar: {error.detail}", file=sys.stderr)  # noqa: T201
         return 1
     return 0
