@@ -275,7 +275,6 @@ class Renewal:
         expected = chains.Expected(
             public_key=load_public_key(pending.csr_pem),
             subject=parse_subject(pending.subject),
-            anchors=anchors,
             at=answer.date or now,
         )
         try:

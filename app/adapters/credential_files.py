@@ -12,6 +12,7 @@ from app.core.chain import order
 from app.core.credential import (
     Chain,
     Credential,
+    is_plain,
     load_private_key,
     parse_certificates,
     pem_blocks,
@@ -113,7 +114,11 @@ class CredentialFiles:
                 f" certificate {place}, which is the one for the key"
             ) from error
         rendered = Chain.of(ordered)
-        return Chain(ordered, pem, rendered.ca_pem) if _clean(pem, ordered) else rendered
+        return (
+            Chain(ordered, pem, rendered.ca_pem)
+            if pem.endswith(b"\n") and is_plain(pem, ordered)
+            else rendered
+        )
 
 
 class _Folder:
@@ -161,18 +166,3 @@ def _reason(error: OSError) -> str:
     if error.errno == errno.EACCES:
         return f"permission denied (we are uid {os.geteuid()}, gid {os.getegid()})"
     return files.reason(error)
-
-
-def _clean(pem: bytes, ordered: tuple[x509.Certificate, ...]) -> bool:
-    """Whether these bytes can be served as they are: the certificates, each once, and nothing else."""
-    blocks = pem_blocks(pem)
-    around = pem
-    for _, block in blocks:
-        around = around.replace(block, b"", 1)
-    return (
-        {label for label, _ in blocks} == {"CERTIFICATE"}
-        and len(blocks) == len(ordered)
-        and parse_certificates(pem) == ordered
-        and not around.strip()
-        and pem.endswith(b"\n")
-    )

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from app.core.answer import SignedAnswer
-from app.core.credential import Chain, parse_certificates, pem_blocks, render
+from app.core.credential import Chain, is_plain, parse_certificates, pem_blocks
 from app.core.csr import same_subject
 from app.errors import (
     CredentialExpired,
@@ -35,11 +35,10 @@ EARLY_TOLERANCE = timedelta(seconds=60)
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the signed chain has to fit: our key, the subject asked for, the anchors held so far."""
+    """What the signed chain has to fit: our key, the subject asked for, and valid at that moment."""
 
     public_key: rsa.RSAPublicKey = field(repr=False)
     subject: x509.Name
-    anchors: tuple[x509.Certificate, ...]
     at: datetime
 
 
@@ -60,7 +59,7 @@ def verify(answer: SignedAnswer, expected: Expected) -> Chain:
     check_leaf(leaf, expected)
     check_issuers(ordered)
     check_dates(ordered, expected.at)
-    return _as_it_came(ordered, chain=(chain, answer.chain_pem), ca=(authorities, answer.ca_pem))
+    return _as_it_came(ordered, chain_pem=answer.chain_pem, ca_pem=answer.ca_pem)
 
 
 def _strict(pem: bytes, name: str) -> tuple[x509.Certificate, ...]:
@@ -177,22 +176,11 @@ def _extension(certificate: x509.Certificate, kind: type[_T]) -> _T | None:
         return None
 
 
-def _as_it_came(
-    ordered: tuple[x509.Certificate, ...],
-    *,
-    chain: tuple[tuple[x509.Certificate, ...], bytes],
-    ca: tuple[tuple[x509.Certificate, ...], bytes],
-) -> Chain:
+def _as_it_came(ordered: tuple[x509.Certificate, ...], *, chain_pem: bytes, ca_pem: bytes) -> Chain:
     """Byte for byte what the Connector sent, unless it came in another order or with other text."""
     rendered = Chain.of(ordered)
     return Chain(
         ordered,
-        chain[1] if _clean(ordered, chain) else rendered.pem,
-        ca[1] if _clean(ordered[1:], ca) else rendered.ca_pem,
+        chain_pem if is_plain(chain_pem, ordered) else rendered.pem,
+        ca_pem if is_plain(ca_pem, ordered[1:]) else rendered.ca_pem,
     )
-
-
-def _clean(wanted: tuple[x509.Certificate, ...], came: tuple[tuple[x509.Certificate, ...], bytes]) -> bool:
-    certificates, pem = came
-    # Word by word as we would write it: no text around the blocks, no PEM headers, no repetitions.
-    return certificates == wanted and pem.split() == render(wanted).split()

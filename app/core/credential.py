@@ -81,6 +81,12 @@ def render(certificates: Sequence[x509.Certificate]) -> bytes:
     return b"".join(certificate.public_bytes(serialization.Encoding.PEM) for certificate in certificates)
 
 
+def is_plain(pem: bytes, certificates: Sequence[x509.Certificate]) -> bool:
+    """Whether the text is what `render` writes of them, but for white space: nothing around the
+    blocks, no PEM headers, no repetitions."""
+    return pem.split() == render(certificates).split()
+
+
 def pem_blocks(pem: bytes) -> list[tuple[str, bytes]]:
     """(label, block) of each PEM block, in order; text around the blocks is passed over."""
     return [(match[1].decode("ascii"), match[0]) for match in _BLOCK.finditer(pem)]

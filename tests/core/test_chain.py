@@ -68,7 +68,7 @@ def good() -> SignedAnswer:
 
 
 def expected(*, at: datetime = NOW) -> Expected:
-    return Expected(public_key=rsa_key().public_key(), subject=name(), anchors=CA.chain, at=at)
+    return Expected(public_key=rsa_key().public_key(), subject=name(), at=at)
 
 
 def refusal(signed: SignedAnswer, *, at: datetime = NOW) -> CredentialError:

@@ -16,6 +16,7 @@ import struct
 import tempfile
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -83,7 +84,7 @@ def server_context(
     return context
 
 
-class _Listener:
+class _Listener(ABC):
     """Accepts connections, one thread each, and knows which are still open."""
 
     def __init__(self) -> None:
@@ -146,8 +147,9 @@ class _Listener:
             change(handle)
             self._changed.notify_all()
 
+    @abstractmethod
     def _converse(self, connection: socket.socket, number: int) -> None:
-        raise NotImplementedError
+        """Speak with one client until it or we have had enough."""
 
 
 class ScriptedServer(_Listener):
