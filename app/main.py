@@ -20,7 +20,7 @@ from app.adapters.notifier import Notifier, Targets
 from app.adapters.publisher import Publisher
 from app.adapters.store import Store
 from app.api.access import Access
-from app.api.application import create_api, create_health
+from app.api.application import Health, create_api
 from app.connector_clock import ConnectorClock
 from app.core.policy import Policy
 from app.errors import NotificationError
@@ -206,7 +206,7 @@ async def _serve(house: House, settings: Settings, stack: ExitStack) -> None:
         ending.append(asyncio.create_task(scheduler.stop(STOP_GRACE)))
 
     try:
-        await serve(api, sockets, on_stop=stop, health_app=create_health(api), health_sockets=health_sockets)
+        await serve(api, sockets, on_stop=stop, health_app=Health(api), health_sockets=health_sockets)
     finally:
         await asyncio.gather(scheduler.stop(STOP_GRACE), *ending)
         await turning

@@ -22,9 +22,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import uvicorn
-from starlette.types import ASGIApp
 
-from app.api.connection import Connection, HealthListener, Limits
+from app.api.connection import Connection, HealthListener, Limits, ReadyApp
 from app.errors import SettingsError
 
 _GRACE = 3  # seconds for answers under way; the process ends within 5
@@ -148,11 +147,11 @@ def _bind_tightly(sock: socket.socket, path: Path, group: int | None) -> None:
 
 
 async def serve(
-    app: ASGIApp,
+    app: ReadyApp,
     sockets: Sequence[socket.socket],
     *,
     on_stop: Callable[[], None],
-    health_app: ASGIApp | None = None,
+    health_app: ReadyApp | None = None,
     health_sockets: Sequence[socket.socket] = (),
     stop: asyncio.Event | None = None,
     limits: Limits = DEFAULT_LIMITS,

@@ -1,10 +1,11 @@
-"""An answer as bytes: rendered once, and sent the same by the fast path and by a route."""
+"""An answer as bytes: rendered once, and sent the same by a connection itself and by a route."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 
 from fastapi import Response
-from starlette.types import Message, Send
+from starlette.types import Send
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,12 +15,11 @@ class Answer:
     status: int
     headers: tuple[tuple[bytes, bytes], ...]
     body: bytes = field(repr=False)
-    _start: Message = field(init=False, repr=False)
+    _parts: tuple[bytes, bytes] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        # uvicorn copies the list, so that one message serves every request.
-        start = {"type": "http.response.start", "status": self.status, "headers": list(self.headers)}
-        object.__setattr__(self, "_start", start)
+        start = f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}\r\n".encode()
+        object.__setattr__(self, "_parts", (start, render_headers(self.headers) + b"\r\n"))
 
     @classmethod
     def of(cls, status: int, headers: Mapping[str, str], body: bytes = b"") -> "Answer":
@@ -29,8 +29,13 @@ class Answer:
         encoded = ((name.lower().encode(), value.encode("latin-1")) for name, value in lines.items())
         return cls(status, tuple(encoded), body)
 
+    def wire(self, first: bytes, method: str) -> bytes:
+        """All of it as it goes over a connection, with these rendered headers before its own."""
+        start, headers = self._parts
+        return b"".join((start, first, headers, b"" if method == "HEAD" else self.body))
+
     async def send(self, send: Send, *, method: str) -> None:
-        await send(self._start)
+        await send({"type": "http.response.start", "status": self.status, "headers": list(self.headers)})
         await send({"type": "http.response.body", "body": b"" if method == "HEAD" else self.body})
 
     def response(self) -> Response:
@@ -38,3 +43,7 @@ class Answer:
         response = Response(self.body, self.status)
         response.raw_headers = list(self.headers)
         return response
+
+
+def render_headers(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    return b"".join(b"%b: %b\r\n" % header for header in headers)

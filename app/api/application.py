@@ -1,4 +1,4 @@
-"""The local API put together: guard, then the fast path, then the routes."""
+"""The local API put together: guard, then what is ready, then the routes."""
 
 import json
 import logging
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from app import __version__
 from app.api.access import Access
@@ -95,21 +95,8 @@ def create_router(
     return router
 
 
-def create_health(api: "API") -> ASGIApp:
-    """The same, reduced to health and metrics: for the second listener, which a pod's network reaches."""
-
-    async def health(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] in UNGUARDED:
-            await api(scope, receive, send)
-        else:
-            nothing = problem("not-found", "Only health and metrics are served here.")
-            await nothing.send(send, method=scope["method"])
-
-    return health
-
-
 class API:
-    """The ASGI application."""
+    """The ASGI application; and what it has ready (`connection.ReadyApp`)."""
 
     def __init__(self, guard: Guard, fast: FastPath, router: FastAPI, observe: Observe) -> None:
         self._guard = guard
@@ -117,11 +104,22 @@ class API:
         self._router = router
         self._observe = observe
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def ready(self, scope: Scope) -> Answer | None:
+        """The answer to one of the fast path's targets; None for the others, which `__call__` answers."""
         fields = gather(scope)
         try:
             self._guard.check(scope, fields)
-            answer = self._fast.find(scope, fields)
+        except Refusal:
+            return None
+        answer = self._fast.find(scope, fields)
+        if answer is not None:
+            self._observe(scope["path"], scope["method"], answer.status)
+        return answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        fields, answer = gather(scope), None
+        try:
+            self._guard.check(scope, fields)
             if b"transfer-encoding" in fields:
                 receive = await read_chunked(receive)
         except Refusal as refusal:
@@ -150,6 +148,23 @@ class API:
     def _labels(scope: Scope) -> tuple[str, str]:
         path, method = scope["path"], scope["method"]
         return path if path in ROUTES else "unmatched", method if method in _METHODS else "other"
+
+
+class Health:
+    """The same, reduced to health and metrics: for the second listener, which a pod's network reaches."""
+
+    def __init__(self, api: API) -> None:
+        self._api = api
+
+    def ready(self, scope: Scope) -> Answer | None:
+        return self._api.ready(scope) if scope["path"] in UNGUARDED else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] in UNGUARDED:
+            await self._api(scope, receive, send)
+        else:
+            nothing = problem("not-found", "Only health and metrics are served here.")
+            await nothing.send(send, method=scope["method"])
 
 
 class _Outgoing:

@@ -1,4 +1,7 @@
-"""One connection: uvicorn's, with an end to everything that a slow or silent client can drag out."""
+"""One connection: uvicorn's, with an end to everything that a slow or silent client can drag out.
+
+Requests whose answer is ready as bytes are answered right here, without a task and what it needs.
+"""
 
 import asyncio
 import os
@@ -6,11 +9,13 @@ import socket
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from app.api.answers import Answer, render_headers
+from app.api.fast import TARGETS
 from app.api.problems import problem
 
 HEAD_LIMIT = 64 * 1024  # bytes of request line and headers
@@ -25,8 +30,20 @@ class Limits:
     idle: float = 75
 
 
+class ReadyApp(Protocol):
+    """An ASGI application that has some answers ready."""
+
+    def ready(self, scope: Scope) -> Answer | None:
+        """The answer to this request; None if the application has to be called for it."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+
 class Connection(HttpToolsProtocol):
     """uvicorn is told that `limits.send` is its keep-alive time; the rest of `limits.idle` is added here."""
+
+    app: ReadyApp  # uvicorn's words for these say less
+    scope: Any
 
     def __init__(self, *args: Any, limits: Limits, health: "HealthListener", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -38,6 +55,7 @@ class Connection(HttpToolsProtocol):
         self._chunk = self._head = 0  # bytes
         self._deadline: asyncio.TimerHandle | None = None
         self._stuck: asyncio.TimerHandle | None = None
+        self._answer: Answer | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -68,9 +86,13 @@ class Connection(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-        if self.cycle.response_complete and self.timeout_keep_alive_task is None:
+        if self.timeout_keep_alive_task is None and self._is_free():
             # The answer came before the end of its request.
             self._idle(self._limits.idle)
+
+    def _is_free(self) -> bool:
+        """Whether no request waits for its answer."""
+        return self.cycle is None or self.cycle.response_complete
 
     def _expect_request(self) -> None:
         if self._deadline is None:
@@ -84,7 +106,24 @@ class Connection(HttpToolsProtocol):
         if self._is_head_too_large():
             raise ValueError("the head is too large")
         self._in_head = False
+        path = TARGETS.get(self.url)
+        if path is not None and self._can_answer_at_once():
+            self.scope |= {"method": self.parser.get_method().decode("ascii"), "path": path}
+            self._answer = self.app.ready(self.scope)
+            if self._answer is not None:
+                return
         super().on_headers_complete()
+
+    def _can_answer_at_once(self) -> bool:
+        """Everything unusual goes uvicorn's way: clients that do not read, or want to leave, or to change."""
+        parser = self.parser
+        return (
+            self._is_free()
+            and not self.flow.write_paused
+            and parser.should_keep_alive()
+            and not parser.should_upgrade()
+            and parser.get_http_version() == "1.1"
+        )
 
     def _is_head_too_large(self) -> bool:
         # What came in one small piece is short enough; anything else is counted.
@@ -95,7 +134,13 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._complete = True
-        super().on_message_complete()
+        if self._answer is None:
+            super().on_message_complete()
+            return
+        first = render_headers(self.server_state.default_headers)
+        self.transport.write(self._answer.wire(first, self.scope["method"]))
+        self._answer = None
+        self.on_response_complete()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words, ours are better
         """The last answer on this connection: what came is not HTTP, or too much of it."""
@@ -108,9 +153,8 @@ class Connection(HttpToolsProtocol):
             answer = problem("headers-too-large", f"At most {HEAD_LIMIT} bytes are read.")
         else:
             answer = problem("bad-request", "This is not HTTP/1.1.")
-        headers = [*self.server_state.default_headers, *answer.headers, (b"connection", b"close")]
-        lines = b"".join(b"%b: %b\r\n" % header for header in headers)
-        self.transport.write(STATUS_LINE[answer.status] + lines + b"\r\n" + answer.body)
+        first = render_headers([*self.server_state.default_headers, (b"connection", b"close")])
+        self.transport.write(answer.wire(first, "GET"))
         # Closing now, with unread bytes on their way, would reset the connection under the answer.
         self.transport.write_eof()
         self._refused = True
@@ -168,7 +212,7 @@ def _peer(transport: asyncio.Transport) -> str:
 class HealthListener:
     """Which connections belong to the second listener."""
 
-    def __init__(self, app: ASGIApp | None, sockets: Sequence[socket.socket]) -> None:
+    def __init__(self, app: ReadyApp | None, sockets: Sequence[socket.socket]) -> None:
         self._app = app
         self._ends = {sock.getsockname()[:2] for sock in sockets}
 

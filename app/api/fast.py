@@ -1,4 +1,4 @@
-"""The paths that are asked for all day, answered with bytes that are ready, in front of the router.
+"""The paths that are asked for all day, answered with bytes that are ready, before the router is asked.
 
 It only says yes: whatever needs a word of explanation is left to the routes, which answer the same
 as this where this answers.
@@ -14,6 +14,9 @@ from app.api.ports import Sidecar
 from app.api.representations import FILES, NEGOTIATED, Shelf
 
 ALIVE = Answer.of(200, {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store"}, b"ok\n")
+# Request targets as they come over a connection: whatever is spelled otherwise is the router's.
+TARGETS = {path.encode(): path for path in ("/livez", "/readyz", NEGOTIATED, *FILES)}
+_METHODS = frozenset({"GET", "HEAD"})
 _Fields = Mapping[bytes, bytes]
 
 
@@ -31,12 +34,13 @@ class FastPath:
         }
 
     def find(self, scope: Scope, fields: _Fields) -> Answer | None:
-        """The answer, or None if this is for the router."""
-        if scope["query_string"] or scope["method"] not in {"GET", "HEAD"}:
+        """The answer to one of TARGETS, or None if this is for the router."""
+        if scope["method"] not in _METHODS or fields.get(b"content-length", b"0") != b"0":
+            return None
+        if b"transfer-encoding" in fields:
             return None
         path = scope["path"]
-        look = self._paths.get(path)
-        return look(path, fields) if look is not None else None
+        return self._paths[path](path, fields)
 
     def _live(self, _: str, __: _Fields) -> Answer | None:
         return ALIVE if self._sidecar.alive() else None

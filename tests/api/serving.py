@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from app.api.access import Access
-from app.api.application import create_api, create_health
+from app.api.application import API, Health, create_api
 from app.api.connection import Limits
 from app.server import listen_tcp, serve
 from tests.api.fakes import FakeSidecar
@@ -52,15 +52,21 @@ class Running:
 
 @asynccontextmanager
 async def serving(
-    sidecar: FakeSidecar, access: Access | None = None, *, limits: Limits = NO_LIMITS, **options: Any
+    sidecar: FakeSidecar,
+    access: Access | None = None,
+    *,
+    limits: Limits = NO_LIMITS,
+    api: API | None = None,
+    **options: Any,
 ) -> AsyncIterator[Running]:
-    api, stop = create_api(sidecar, access or Access(hostname="box"), **options), asyncio.Event()
+    """`api` in place of the one that is made of `access` and `options`."""
+    api, stop = api or create_api(sidecar, access or Access(hostname="box"), **options), asyncio.Event()
     with listen_tcp(("127.0.0.1",), 0) as sockets, listen_tcp(("127.0.0.1",), 0) as health_sockets:
         running = serve(
             api,
             sockets,
             on_stop=sidecar.begin_stop,
-            health_app=create_health(api),
+            health_app=Health(api),
             health_sockets=health_sockets,
             stop=stop,
             limits=limits,

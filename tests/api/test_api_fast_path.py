@@ -1,87 +1,164 @@
 """The fast path and the routes give the same answer, to the byte."""
 
+import asyncio
 import itertools
-from typing import Any
+import re
+from contextlib import suppress
 
-import httpx
 import pytest
+from starlette.types import Scope
 
 from app.api.access import Access
+from app.api.answers import Answer
 from app.api.application import API, ROUTES, create_router
-from app.api.fast import FastPath
+from app.api.fast import TARGETS, FastPath
 from app.api.guard import Guard
-from app.api.representations import FILES, Shelf
+from app.api.representations import Shelf
 from tests.api.fakes import FakeSidecar, generation
-from tests.api.serving import client_for
+from tests.api.serving import Wire, ask, client_for, serving
 
 pytestmark = pytest.mark.anyio
 
 
-class NoFastPath(FastPath):
-    def find(self, scope: Any, fields: Any) -> None:
-        return None
+PATHS = list(TARGETS.values())
+HEADERS: list[str] = [
+    "",
+    "Accept: */*",
+    "Accept: application/json",
+    "Accept: application/pem-certificate-chain",
+    "Accept: application/x-pem-file;q=0.9, text/html",
+    "If-None-Match: *",
+    'If-None-Match: "other"',
+    "Accept: application/pem-certificate-chain\r\nIf-None-Match: *",
+    "Content-Length: 0",
+]
 
 
-class OnlyFastPath(FastPath):
-    """Fails where the router would have to help."""
+class Watched(API):
+    """Knows which answers were ready."""
 
-    def find(self, scope: Any, fields: Any) -> Any:
-        answer = super().find(scope, fields)
-        assert answer is not None, "not fast"
+    answered: int = 0
+
+    def ready(self, scope: Scope) -> Answer | None:
+        answer = super().ready(scope)
+        self.answered += answer is not None
         return answer
 
 
-def api_with(kind: type[FastPath], sidecar: FakeSidecar) -> API:
+def watched(sidecar: FakeSidecar) -> Watched:
     shelf, access = Shelf(sidecar), Access()
-    return API(Guard(access), kind(sidecar, shelf), create_router(sidecar, shelf, access), lambda *_: None)
+    return Watched(
+        Guard(access), FastPath(sidecar, shelf), create_router(sidecar, shelf, access), lambda *_: None
+    )
 
 
-PATHS = ["/livez", "/readyz", "/certificate", *FILES]
-HEADERS: list[dict[str, str]] = [
-    {},
-    {"Accept": "*/*"},
-    {"Accept": "application/json"},
-    {"Accept": "application/pem-certificate-chain"},
-    {"Accept": "application/x-pem-file;q=0.9, text/html"},
-    {"If-None-Match": "*"},
-    {"If-None-Match": '"other"'},
-    {"Accept": "application/pem-certificate-chain", "If-None-Match": "*"},
-    {"Content-Length": "0"},
-]
+async def raw(wire: Wire, *lines: str) -> tuple[bytes, bytes]:
+    """Head and body as they come; the Date differs with the second, and is taken out."""
+    wire.write("\r\n".join((*filter(None, lines), "", "")).encode())
+    head = await wire.reader.readuntil(b"\r\n\r\n")
+    length = re.search(rb"content-length: (\d+)", head)
+    body = await wire.reader.readexactly(int(length[1]) if length and not lines[0].startswith("HEAD") else 0)
+    return re.sub(rb"date: .*\r\n", b"", head), body
 
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_both_ways_give_the_same_answer(path: str) -> None:
+    """Over sockets, to the byte: a connection answers by itself, unless its client wants it closed."""
     sidecar = FakeSidecar(generation())
-    fast, slow = (client_for(api_with(kind, sidecar)) for kind in (OnlyFastPath, NoFastPath))
-    async with fast, slow:
+    api, count = watched(sidecar), 0
+    async with serving(sidecar, api=api) as running:
+        keep = await Wire.open(running.port)
         for headers, method in itertools.product(HEADERS, ("GET", "HEAD")):
-            answers = [await answers_of(client, method, path, headers) for client in (fast, slow)]
-            assert answers[0] == answers[1], (method, headers)
-            assert {status for status, *_ in answers[0]} <= {200, 304}
-
-
-async def answers_of(
-    client: httpx.AsyncClient, method: str, path: str, headers: dict[str, str]
-) -> list[tuple[int, list[tuple[bytes, bytes]], bytes]]:
-    """What the request gets, and what it gets once more with the tag of that."""
-    reply = await client.request(method, path, headers=headers)
-    condition = {"If-None-Match": f'"x", W/{reply.headers.get("etag", "none")}'}
-    again = await client.request(method, path, headers=headers | condition)
-    return [(each.status_code, each.headers.raw, each.content) for each in (reply, again)]
+            etag = ""
+            for _ in range(2):  # and once more with the tag of the first answer
+                lines = (f"{method} {path} HTTP/1.1", "Host: localhost", headers, etag)
+                fast = await raw(keep, *lines)
+                count += 1
+                assert api.answered == count, (method, headers)
+                once = await Wire.open(running.port)
+                slow = await raw(once, *lines, "Connection: close")
+                await once.close()
+                assert api.answered == count
+                assert slow == (fast[0][:-2] + b"connection: close\r\n\r\n", fast[1])
+                assert fast[0].startswith((b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 304 Not Modified\r\n"))
+                found = re.search(rb"etag: (\S+)", fast[0])
+                etag = f'If-None-Match: "x", W/{found[1].decode()}' if found else ""
+        await keep.close()
 
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_where_there_is_something_to_explain_the_routes_do(path: str) -> None:
     sidecar = FakeSidecar(None)
     sidecar.turns = False
-    async with (
-        client_for(api_with(FastPath, sidecar)) as fast,
-        client_for(api_with(NoFastPath, sidecar)) as slow,
-    ):
-        replies = [await client.get(path) for client in (fast, slow)]
-    assert [reply.status_code for reply in replies] == [503, 503]
-    assert replies[0].content == replies[1].content
+    api = watched(sidecar)
+    async with serving(sidecar, api=api) as running:
+        assert (await ask(running.port, f"GET {path} HTTP/1.1", "Host: localhost")).status == 503
+    assert not api.answered
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        (("GET /certificate HTTP/1.1", "Host: evil.example.org"), 421),
+        (("GET /certificate HTTP/1.1", "Host: localhost", "Origin: http://evil.example.org"), 403),
+        (("GET /certificate HTTP/1.1",), 400),
+        (("POST /certificate HTTP/1.1", "Host: localhost", "Content-Length: 0"), 405),
+        (("GET /certificate HTTP/1.1", "Host: localhost", "Accept: text/html"), 406),
+        (("GET /certificate HTTP/1.0", "Host: localhost", "Connection: keep-alive"), 200),
+        (("GET /certificate?x HTTP/1.1", "Host: localhost"), 200),
+        (("GET /certific%61te HTTP/1.1", "Host: localhost"), 200),
+        (("GET http://localhost/certificate HTTP/1.1", "Host: localhost"), 200),
+        (("GET /certificate HTTP/1.1", "Host: localhost", "Connection: upgrade", "Upgrade: h2c"), 200),
+    ],
+)
+async def test_what_is_unusual_goes_through_the_application(lines: tuple[str, ...], status: int) -> None:
+    sidecar = FakeSidecar(generation())
+    api = watched(sidecar)
+    async with serving(sidecar, api=api) as running:
+        assert (await ask(running.port, *lines)).status == status
+    assert not api.answered
+
+
+async def test_a_body_is_read_before_its_request_is_answered() -> None:
+    sidecar = FakeSidecar(generation())
+    async with serving(sidecar, api=watched(sidecar)) as running:
+        wire = await Wire.open(running.port)
+        for lines, body in (
+            (("Content-Length: 3",), b"abc"),
+            (("Transfer-Encoding: chunked",), b"3\r\nabc\r\n0\r\n\r\n"),
+        ):
+            reply = await wire.ask("GET /certificate HTTP/1.1", "Host: localhost", *lines, body=body)
+            assert reply.status == 200
+        assert (await wire.ask("GET /livez HTTP/1.1", "Host: localhost")).body == b"ok\n"
+        await wire.close()
+
+
+async def test_answers_keep_the_order_of_the_requests_that_came_at_once() -> None:
+    sidecar = FakeSidecar(generation())
+    async with serving(sidecar, api=watched(sidecar)) as running:
+        wire = await Wire.open(running.port)
+        order = ["/livez", "/status", "/livez", "/certificate/leaf.pem", "/startupz", "/certificate"]
+        wire.write(b"".join(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() for path in order))
+        kinds = [(await wire.reply()).headers["content-type"] for _ in order]
+        await wire.close()
+    text = "text/plain; charset=utf-8"
+    assert kinds == [text, "application/json", text, "application/x-pem-file", text, "application/json"]
+
+
+async def test_a_client_that_asks_and_never_reads_does_not_fill_our_memory() -> None:
+    sidecar = FakeSidecar(generation())
+    async with serving(sidecar, api=(api := watched(sidecar))) as running:
+        wire = await Wire.open(running.port)
+        wire.reader._transport.pause_reading()  # type: ignore[attr-defined]
+        request = b"GET /certificate HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        with suppress(TimeoutError):
+            async with asyncio.timeout(2):
+                for _ in range(2000):
+                    wire.write(request * 100)
+                    await wire.writer.drain()
+        # Two socket buffers' worth, not the 1.3 GB that were asked for.
+        assert api.answered < 20_000
+        wire.writer.transport.abort()
 
 
 def test_every_route_is_described_and_counted_by_its_own_name() -> None:
@@ -97,6 +174,8 @@ async def test_every_answer_is_counted_by_route_method_and_status() -> None:
     shelf, access = Shelf(sidecar), Access()
     router = create_router(sidecar, shelf, access)
     api = API(Guard(access), FastPath(sidecar, shelf), router, lambda *labels: seen.append(labels))
+    async with serving(sidecar, api=api) as running:
+        assert (await ask(running.port, "GET /certificate HTTP/1.1", "Host: localhost")).status == 200
     async with client_for(api) as client:
         await client.get("/certificate")
         await client.head("/status")
@@ -104,6 +183,7 @@ async def test_every_answer_is_counted_by_route_method_and_status() -> None:
         await client.request("BREW", "/status")
         await client.get("/status", headers={"Host": "evil.example.org"})
     assert seen == [
+        ("/certificate", "GET", 200),
         ("/certificate", "GET", 200),
         ("/status", "HEAD", 200),
         ("unmatched", "GET", 404),
