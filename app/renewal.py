@@ -68,10 +68,8 @@ class Store(Protocol):
     def amend(self, generation: Generation, facts: Facts) -> Generation: ...
     def pair(self, generation: Generation) -> ClientPair: ...
     def pending(self) -> Pending | None: ...
-    def pending_pair(self) -> ClientPair: ...
+    def pending_pair(self, pending: Pending) -> ClientPair: ...
     def save_pending(self, pending: Pending) -> None: ...
-    def save_signed(self, pending: Pending) -> None: ...
-    def amend_pending(self, pending: Pending) -> None: ...
     def drop_pending(self) -> None: ...
     def token_used(self, digest: str) -> bool: ...
     def remember_token(self, digest: str) -> None: ...
@@ -194,7 +192,7 @@ class Renewal:
         if pending is None:
             return None
         if self._unsaved:
-            await self._keep_whole(pending)
+            await self._keep(pending)
         age = self._clock.now() - pending.begun_at
         if pending.signed is None and not timedelta(0) <= age < CSR_MAX_AGE:
             await self._drop("its CSR is too old")
@@ -239,7 +237,7 @@ class Renewal:
             csr_pem=csr_pem,
             token=configuration.token,
         )
-        await self._keep(pending, self._store.save_pending)
+        await self._keep(pending)
         return pending
 
     async def _sign(self, pending: Pending, correlation_id: str) -> Pending:
@@ -259,7 +257,7 @@ class Renewal:
                 f"a new one-time token is needed ({error.detail})"
             ) from error
         signed = replace(pending, signed=self._verified(answer, pending))
-        await self._keep(signed, self._store.save_signed)
+        await self._keep(signed)
         return signed
 
     async def _sign_door(self, pending: Pending, correlation_id: str) -> Door:
@@ -314,7 +312,7 @@ class Renewal:
 
     async def _prove(self, pending: Pending, correlation_id: str) -> str | None:
         """The URL at which the new pair was accepted; None if it has to be used without a proof."""
-        pair = await _disk(self._store.pending_pair)
+        pair = await _disk(self._store.pending_pair, pending)
         # The pauses end with None: the last refusal is the attempt's.
         for pause in (*_PROOF_PAUSES, None):
             try:
@@ -376,7 +374,7 @@ class Renewal:
         if since is None:
             refused = replace(pending, signed=replace(pending.signed, refused_since=now))
             with suppress(StoreError):  # the next start then counts from its own first refusal
-                await self._keep(refused, self._store.amend_pending)
+                await self._keep(refused)
         elif not timedelta(0) <= now - since < PROOF_PATIENCE:
             await self._drop("its certificate was refused for ten minutes")
         if self._alive() and self._old_in_danger():
@@ -525,17 +523,10 @@ class Renewal:
             self._journal.record("connector-url-differs", announced=other, used=wanted)
         self.announced_url = other
 
-    async def _keep(self, pending: Pending, save: Callable[[Pending], None]) -> None:
+    async def _keep(self, pending: Pending) -> None:
         """Put it on disk; if that fails it stays in memory, and the next attempt begins with this."""
         self.pending, self._unsaved = pending, True
-        await _disk(save, pending)
-        self._unsaved = False
-
-    async def _keep_whole(self, pending: Pending) -> None:
-        """Like `_keep`, from nothing: what the disk has of it is not known."""
-        await _disk(self._store.save_pending, replace(pending, signed=None))
-        if pending.signed is not None:
-            await _disk(self._store.save_signed, pending)
+        await _disk(self._store.save_pending, pending)
         self._unsaved = False
 
     async def _drop(self, why: str | None) -> None:

@@ -27,7 +27,7 @@ from app.main import run
 from app.settings import Settings, find_store_dir
 
 _NAP = 0.001
-_STORE = ("activate", "pair", "pending_pair", "save_pending", "save_signed", "drop_pending", "generations")
+_STORE = ("activate", "pair", "pending_pair", "save_pending", "drop_pending")
 _CONNECTOR = ("configuration", "sign", "probe", "retire")
 Steps = list[tuple[str, float, float]]
 

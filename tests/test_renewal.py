@@ -293,7 +293,8 @@ async def test_a_signed_answer_that_found_the_disk_full_is_kept_and_stored_later
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await house.scheduler.start()
-    monkeypatch.setattr(house.store, "save_signed", _full)
+    save = house.store.save_pending
+    monkeypatch.setattr(house.store, "save_pending", lambda each: _full() if each.signed else save(each))
     with pytest.raises(StoreWriteFailed):
         await house.connect()
     monkeypatch.undo()

@@ -3,7 +3,8 @@
 The layout is promised in the interface (section 5). A crash, a full disk or a kill at any instant
 leaves the old or the new credential, whole: what is new is written under a temporary name, synced
 and renamed, and `current` is the last to move. Every JSON file carries its own checksum and those of
-the files beside it, so that a flipped bit is noticed wherever it is.
+the files beside it, so that a flipped bit is noticed wherever it is. A file each is what neighbours
+read of a generation; a renewal under way is ours alone, and one file is synced sooner than five.
 """
 
 import errno
@@ -14,7 +15,7 @@ import re
 import secrets
 import stat
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import fields, is_dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -36,8 +37,8 @@ from app.errors import (
 )
 
 _VARIABLE = "COMPASS_STORE_DIR"
-_KEY, _CHAIN, _CA, _CSR = "tls.key", "tls.crt", "ca.crt", "request.csr"
-_FACTS, _PENDING = "generation.json", "pending.json"
+_KEY, _CHAIN, _CA = "tls.key", "tls.crt", "ca.crt"
+_FACTS, _PENDING, _PAIR = "generation.json", "pending.json", "pair.pem"
 _INSTANCE, _LOCK = "instance.json", "lock"
 _OURS = (_INSTANCE, _LOCK, "journal.jsonl", "journal.jsonl.1")
 _NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}")
@@ -176,7 +177,7 @@ class Store:
         for folder in (self._pending, *self._folders()):
             yield folder, 0o700
             if files.is_folder(folder):
-                names = (_KEY, _CHAIN, _CA, _CSR, _FACTS, _PENDING)
+                names = (_KEY, _CHAIN, _CA, _FACTS, _PENDING, _PAIR)
                 yield from ((folder / name, 0o600) for name in names)
 
     def _identify(self) -> None:
@@ -263,10 +264,10 @@ class Store:
     def activate(self, credential: Credential, facts: Facts) -> Generation:
         """Write a new generation and make it current; StoreWriteFailed leaves the old one so."""
         with self._guard, files.writing("the new generation cannot be stored"):
-            contents = _contents(credential.chain, {_KEY: credential.key_pem})
+            contents = _contents(credential)
             record = _record(facts, contents)
             folder = files.write_folder(self._generations, {**contents, _FACTS: files.seal(record)})
-            target = self._free_name(facts.activated_at, credential.chain.fingerprint)
+            target = self._free_name(facts.activated_at, _suffix(credential.chain))
             previous = self._current_name()
             try:
                 files.rename(folder, target)
@@ -282,11 +283,11 @@ class Store:
             self._prune(generation, previous)
             return generation
 
-    def _free_name(self, activated_at: datetime, fingerprint: str) -> Path:
+    def _free_name(self, activated_at: datetime, suffix: str) -> Path:
         """`<second>-<12 hex>`. Taken (the same leaf twice in a second): a later second, so that what
         `current` may point to is never moved out of the way."""
         while True:
-            path = self._generations / f"{activated_at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{fingerprint[:12]}"
+            path = self._generations / f"{activated_at.astimezone(UTC):%Y%m%dT%H%M%SZ}{suffix}"
             if not os.path.lexists(path):
                 return path
             activated_at += timedelta(seconds=1)
@@ -305,23 +306,23 @@ class Store:
 
     def _prune(self, current: Generation, previous: str | None) -> None:
         try:
-            keep = self._worth_keeping(current, previous)
-            for name in self._names():
-                if name not in keep:
+            # By names alone: whoever asked for this renewal is waiting.
+            names = [name for name in self._names() if name != current.name]
+            others = [name for name in names if not name.endswith(_suffix(current.chain))]
+            before = previous if previous in others else max(others, default=None)
+            for name in names:
+                if name not in others or (name != before and not self._is_outstanding(name)):
                     self._discard(self._generations / name)
         except (OSError, StoreError) as error:
             self._warn("prune-failed", f"old generations stay: {_why(error)}")
 
-    def _worth_keeping(self, current: Generation, previous: str | None) -> set[str]:
-        others = [each for each in self.generations() if each.chain.fingerprint != current.chain.fingerprint]
-        now = self._now()
-        outstanding = [
-            each
-            for each in others
-            if each.facts.revoke_at and not each.facts.revoked_at and now < each.chain.effective_not_after
-        ]
-        before = [each for each in others if each.name == previous] or others[:1]
-        return {each.name for each in (current, *before, *outstanding)}
+    def _is_outstanding(self, name: str) -> bool:
+        """Whether it is still to be revoked."""
+        with suppress(StoreDamaged):
+            record, _ = _read_folder(self._generations / name)
+            if record.get("revoke_at") and not record.get("revoked_at"):
+                return self._now() < self._read(name).chain.effective_not_after
+        return False
 
     def _discard(self, path: Path) -> None:
         with suppress(FileNotFoundError):
@@ -330,7 +331,7 @@ class Store:
     def amend(self, generation: Generation, facts: Facts) -> Generation:
         """The generation with other facts, on disk too. StoreWriteFailed leaves the old facts."""
         with self._guard, files.writing(f"what is known of generation {generation.name} cannot be written"):
-            contents = _contents(generation.chain, {_KEY: generation.credential.key_pem})
+            contents = _contents(generation.credential)
             path = self._generations / generation.name / _FACTS
             files.replace_file(path, files.seal(_record(facts, contents)))
             return replace(generation, facts=facts)
@@ -363,12 +364,12 @@ class Store:
             return None
 
     def _read(self, name: str) -> Generation:
-        record, contents = _read_folder(self._generations / name, _FACTS)
+        record, contents = _read_folder(self._generations / name)
         with _damage():
-            chain = _chain(contents)
+            chain = _chain(contents[_CHAIN], contents.get(_CA))
             key_pem = contents[_KEY]
             check_key(key_pem, chain.leaf)
-            if not name.endswith(f"-{chain.fingerprint[:12]}"):
+            if not name.endswith(_suffix(chain)):
                 raise StoreDamaged(f"{_CHAIN} is the certificate of another generation")
             return Generation(name, Credential(chain, key_pem), _facts(record))
 
@@ -380,9 +381,9 @@ class Store:
             if not os.path.lexists(self._pending):
                 return None
             try:
-                record, contents = _read_folder(self._pending, _PENDING)
+                record = _read_record(self._pending, _PENDING)
                 with _damage():
-                    return _pending(record, contents)
+                    return _pending(record)
             except StoreDamaged as error:
                 self._warn("pending-damaged", f"the renewal under way is dropped: {error.detail}")
             with suppress(StoreWriteFailed):
@@ -390,40 +391,28 @@ class Store:
             return None
 
     def save_pending(self, pending: Pending) -> None:
-        """Replace whatever was under way, as a whole."""
+        """Replace whatever was under way. All of it is in one file, so that a crash leaves old or new."""
         with self._guard, files.writing("the renewal under way cannot be stored"):
-            contents = _pending_contents(pending)
-            record = files.seal(_record(pending, contents))
-            folder = files.write_folder(self._directory, {**contents, _PENDING: record})
-            files.replace_folder(folder, self._pending)
-
-    def save_signed(self, pending: Pending) -> None:
-        """Add the signed answer. `pending.json` comes last: until then the answer is not there."""
-        with self._guard, files.writing("the signed answer cannot be stored"):
-            contents = _pending_contents(pending)
-            for name in (_CHAIN, _CA):
-                if name in contents:
-                    files.replace_file(self._pending / name, contents[name])
-            self.amend_pending(pending)
-
-    def amend_pending(self, pending: Pending) -> None:
-        """Only what `pending.json` holds has changed."""
-        with self._guard, files.writing("the renewal under way cannot be stored"):
-            record = files.seal(_record(pending, _pending_contents(pending)))
-            files.replace_file(self._pending / _PENDING, record)
+            record = files.seal(_plain(pending))
+            if files.is_folder(self._pending):
+                files.replace_file(self._pending / _PENDING, record)
+            else:
+                files.replace_folder(files.write_folder(self._directory, {_PENDING: record}), self._pending)
 
     def drop_pending(self) -> None:
         """Nothing is under way any more."""
         with self._guard, files.writing("the renewal under way cannot be removed"):
             self._discard(self._pending)
 
-    def pending_pair(self) -> ClientPair:
-        """The files of a signed answer, for its proof. NoCredential if there is none."""
-        pending = self.pending()
-        if pending is None or pending.signed is None:
+    def pending_pair(self, pending: Pending) -> ClientPair:
+        """The signed answer with its key as a file, for its proof. NoCredential if it is not signed."""
+        if pending.signed is None:
             raise NoCredential("no signed answer is waiting for its proof")
-        fingerprint = pending.signed.chain.fingerprint
-        return ClientPair(fingerprint, self._pending / _CHAIN, self._pending / _KEY)
+        chain, path = pending.signed.chain, self._pending / _PAIR
+        with self._guard, files.writing("the new credential cannot be stored for its proof"):
+            files.remove(path)
+            files.write_file(path, pending.key_pem + chain.pem)
+        return ClientPair(chain.fingerprint, path, path)
 
 
 def _tighten(path: Path, mode: int) -> str | None:
@@ -473,16 +462,21 @@ def _read(folder: Path, name: str) -> bytes:
         raise _unreadable(name, error) from error
 
 
-def _read_folder(folder: Path, record_name: str) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """The record in a folder of ours and the files that it vouches for, with their checksums checked."""
+def _read_record(folder: Path, name: str) -> dict[str, Any]:
+    """A sealed file in a folder of ours."""
     if not files.is_folder(folder):
         raise StoreDamaged("its folder is missing or not a folder")
     try:
-        record = files.unseal(_read(folder, record_name))
+        return files.unseal(_read(folder, name))
     except ValueError as error:
-        raise StoreDamaged(f"{record_name} is damaged: {_why(error)}") from error
+        raise StoreDamaged(f"{name} is damaged: {_why(error)}") from error
+
+
+def _read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """What is known of a generation, and the files that it vouches for, with their checksums checked."""
+    record = _read_record(folder, _FACTS)
     with _damage():
-        names = [name for name in (_KEY, _CHAIN, _CA, _CSR) if name in record["files"]]
+        names = [name for name in (_KEY, _CHAIN, _CA) if name in record["files"]]
         contents = {name: _read(folder, name) for name in names}
         for name, content in contents.items():
             if _digest(content) != record["files"][name]:
@@ -494,33 +488,36 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _contents(chain: Chain, others: Mapping[str, bytes]) -> dict[str, bytes]:
+def _suffix(chain: Chain) -> str:
+    return f"-{chain.fingerprint[:12]}"
+
+
+def _contents(credential: Credential) -> dict[str, bytes]:
+    chain = credential.chain
     authorities = {} if chain.ca_pem is None else {_CA: chain.ca_pem}
-    return {**others, _CHAIN: chain.pem, **authorities}
+    return {_KEY: credential.key_pem, _CHAIN: chain.pem, **authorities}
 
 
-def _chain(contents: Mapping[str, bytes]) -> Chain:
-    return Chain(parse_certificates(contents[_CHAIN]), contents[_CHAIN], contents.get(_CA))
+def _chain(pem: bytes, ca_pem: bytes | None) -> Chain:
+    return Chain(parse_certificates(pem), pem, ca_pem)
 
 
-def _pending_contents(pending: Pending) -> dict[str, bytes]:
-    own = {_KEY: pending.key_pem, _CSR: pending.csr_pem}
-    return own if pending.signed is None else _contents(pending.signed.chain, own)
-
-
-def _record(value: Facts | Pending, contents: Mapping[str, bytes]) -> dict[str, Any]:
+def _record(facts: Facts, contents: Mapping[str, bytes]) -> dict[str, Any]:
     """What is known, and the checksums of the files beside it."""
-    return {**_plain(value), "files": {name: _digest(content) for name, content in contents.items()}}
+    return {**_plain(facts), "files": {name: _digest(content) for name, content in contents.items()}}
 
 
 def _plain(value: Any) -> Any:
-    """As JSON; what is kept in files of its own (keys, chains) is left out."""
+    """As JSON. Of a chain only its PEM texts, from which the rest follows."""
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat()
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    if isinstance(value, Chain):
+        return {"pem": _plain(value.pem), "ca": _plain(value.ca_pem)}
     if not is_dataclass(value):
         return value
-    pairs: Iterable[tuple[str, Any]] = ((each.name, getattr(value, each.name)) for each in fields(value))
-    return {name: _plain(part) for name, part in pairs if not isinstance(part, bytes | Chain)}
+    return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
 
 
 def _time(value: str | None) -> datetime | None:
@@ -541,7 +538,7 @@ def _facts(record: Mapping[str, Any]) -> Facts:
     )
 
 
-def _pending(record: Mapping[str, Any], contents: Mapping[str, bytes]) -> Pending:
+def _pending(record: Mapping[str, Any]) -> Pending:
     pending = Pending(
         origin=Origin(record["origin"]),
         begun_by=record["begun_by"],
@@ -550,20 +547,21 @@ def _pending(record: Mapping[str, Any], contents: Mapping[str, bytes]) -> Pendin
         connector_url=record["connector_url"],
         director_url=record.get("director_url"),
         subject=record["subject"],
-        key_pem=contents[_KEY],
-        csr_pem=contents[_CSR],
+        key_pem=record["key_pem"].encode("latin-1"),
+        csr_pem=record["csr_pem"].encode("latin-1"),
         token=record.get("token"),
     )
     if record.get("signed") is None:
         return pending
-    chain = _chain(contents)
-    check_key(pending.key_pem, chain.leaf)
-    return replace(pending, signed=_signed(record["signed"], chain))
+    signed = _signed(record["signed"])
+    check_key(pending.key_pem, signed.chain.leaf)
+    return replace(pending, signed=signed)
 
 
-def _signed(record: Mapping[str, Any], chain: Chain) -> Signed:
+def _signed(record: Mapping[str, Any]) -> Signed:
+    pem, ca_pem = record["chain"]["pem"], record["chain"]["ca"]
     return Signed(
-        chain=chain,
+        chain=_chain(pem.encode("latin-1"), None if ca_pem is None else ca_pem.encode("latin-1")),
         signed_at=datetime.fromisoformat(record["signed_at"]),
         anchor_changed=record.get("anchor_changed", False),
         refused_since=_time(record.get("refused_since")),
