@@ -60,7 +60,7 @@ class Keys(Protocol):
 
 
 class Store(Protocol):
-    """Blocking; every call goes to a thread. Each raises StoreError."""
+    """Blocking, but for `pair`: every other call goes to a thread. Each raises StoreError."""
 
     def load(self) -> Generation | None: ...
     def generations(self) -> tuple[Generation, ...]: ...
@@ -206,7 +206,7 @@ class Renewal:
         generation = self.generation
         if generation is None:
             raise NoCredential("there is no credential to renew; connect with a one-time token")
-        door = await self._door(generation, correlation_id)
+        door = self._door(generation, correlation_id)
         configuration = await self._connector.configuration(door)
         self._compare_url(configuration.connector_url)
         return await self._request(
@@ -242,9 +242,7 @@ class Renewal:
 
     async def _sign(self, pending: Pending, correlation_id: str) -> Pending:
         try:
-            answer = await self._connector.sign(
-                await self._sign_door(pending, correlation_id), pending.csr_pem
-            )
+            answer = await self._connector.sign(self._sign_door(pending, correlation_id), pending.csr_pem)
         except ConnectorRejected:
             await self._drop("the Connector refused its CSR")
             raise
@@ -260,12 +258,12 @@ class Renewal:
         await self._keep(signed)
         return signed
 
-    async def _sign_door(self, pending: Pending, correlation_id: str) -> Door:
+    def _sign_door(self, pending: Pending, correlation_id: str) -> Door:
         if pending.origin is Origin.CONNECT:
             return Door(pending.sign_url, correlation_id, token=pending.token)
         if self.generation is None:
             raise NoCredential("there is no credential to renew; connect with a one-time token")
-        return await self._door(self.generation, correlation_id)
+        return self._door(self.generation, correlation_id)
 
     def _verified(self, answer: SignedAnswer, pending: Pending) -> Signed:
         now = self._clock.now()
@@ -351,7 +349,7 @@ class Renewal:
         generation = self.generation
         if generation is None:
             return
-        await self._connector.probe(await self._door(generation, correlation_id))
+        await self._connector.probe(self._door(generation, correlation_id))
         facts = replace(generation.facts, proven_at=self._clock.now())
         self.generation = await _disk(self._store.amend, generation, facts)
         self._journal.record("proven", fingerprint=generation.chain.fingerprint)
@@ -388,7 +386,7 @@ class Renewal:
         previous = self.generation
         generation = await _disk(self._store.activate, credential, facts)
         self.generation = generation
-        await self._drop(None)
+        self.pending, self._unsaved = None, False
         await self._schedule_revocation(previous)
         keep = {each.chain.fingerprint for each in (generation, *self.superseded)}
         await self._connector.retire(frozenset(keep))
@@ -465,7 +463,7 @@ class Renewal:
         generation = self.generation
         if generation is None or generation.chain.fingerprint != fingerprint:
             raise NotCurrent("the fingerprint to confirm is not the current certificate's")
-        await self._connector.revoke(await self._door(generation, correlation_id))
+        await self._connector.revoke(self._door(generation, correlation_id))
         facts = replace(generation.facts, revoked_at=self._clock.now())
         self.generation = replace(generation, facts=facts)
         await self._drop("the credential was revoked")
@@ -478,7 +476,7 @@ class Renewal:
             facts = generation.facts
             if facts.revoke_at is None or now < facts.revoke_at:
                 continue
-            await self._connector.revoke(await self._door(generation, correlation_id))
+            await self._connector.revoke(self._door(generation, correlation_id))
             await _disk(self._store.amend, generation, replace(facts, revoked_at=now))
             self._journal.record("superseded-revoked", fingerprint=generation.chain.fingerprint)
         await self._note_superseded()
@@ -512,8 +510,8 @@ class Renewal:
         """Where the next call with the client certificate goes."""
         return self._plan.connector_url or self._known_url()
 
-    async def _door(self, generation: Generation, correlation_id: str) -> Door:
-        pair = await _disk(self._store.pair, generation)
+    def _door(self, generation: Generation, correlation_id: str) -> Door:
+        pair = self._store.pair(generation)
         return Door(self._plan.connector_url or generation.facts.connector_url, correlation_id, pair=pair)
 
     def _compare_url(self, announced: str | None) -> None:
@@ -529,13 +527,12 @@ class Renewal:
         await _disk(self._store.save_pending, pending)
         self._unsaved = False
 
-    async def _drop(self, why: str | None) -> None:
+    async def _drop(self, why: str) -> None:
         """Forget what is pending. What stays on disk is bound to a credential that is not current."""
         had, self.pending, self._unsaved = self.pending, None, False
-        if had is None and why is not None:
+        if had is None:
             return
-        if why is not None:
-            self._journal.record("pending-dropped", detail=why)
+        self._journal.record("pending-dropped", detail=why)
         try:
             await _disk(self._store.drop_pending)
         except StoreError as error:

@@ -262,7 +262,10 @@ class Store:
             return tuple(sorted(readable, key=_age, reverse=True))
 
     def activate(self, credential: Credential, facts: Facts) -> Generation:
-        """Write a new generation and make it current; StoreWriteFailed leaves the old one so."""
+        """Write a new generation and make it current; StoreWriteFailed leaves the old one so.
+
+        What was pending belongs to the old one, and is removed.
+        """
         with self._guard, files.writing("the new generation cannot be stored"):
             contents = _contents(credential)
             record = _record(facts, contents)
@@ -281,6 +284,8 @@ class Store:
                 raise
             generation = Generation(target.name, credential, facts)
             self._prune(generation, previous)
+            with suppress(OSError):  # what stays is not taken up: it says which credential began it
+                self._discard(self._pending)
             return generation
 
     def _free_name(self, activated_at: datetime, suffix: str) -> Path:
@@ -337,7 +342,7 @@ class Store:
             return replace(generation, facts=facts)
 
     def pair(self, generation: Generation) -> ClientPair:
-        """The generation's files, by a path that does not move with `current`."""
+        """The generation's files, by a path that does not move with `current`. Touches no disk."""
         folder = self._generations / generation.name
         return ClientPair(generation.chain.fingerprint, folder / _CHAIN, folder / _KEY)
 
