@@ -55,6 +55,18 @@ def read_file(path: Path, *, follow: bool = False, limit: int = SIZE_LIMIT) -> b
 
 def write_file(path: Path, content: bytes, *, mode: int = 0o600, group: int | None = None) -> None:
     """A new file, on the disk when this returns. Refuses to write over or through anything."""
+    with _new_file(path, content, mode=mode, group=group) as descriptor:
+        os.fsync(descriptor)
+
+
+def write_scratch(path: Path, content: bytes) -> None:
+    """A new file (0600) that need not survive a crash."""
+    with _new_file(path, content, mode=0o600, group=None):
+        pass
+
+
+@contextmanager
+def _new_file(path: Path, content: bytes, *, mode: int, group: int | None) -> Iterator[int]:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o600)
     try:
@@ -63,7 +75,7 @@ def write_file(path: Path, content: bytes, *, mode: int = 0o600, group: int | No
             os.fchown(descriptor, -1, group)
         os.fchmod(descriptor, mode)
         write_all(descriptor, content)
-        os.fsync(descriptor)
+        yield descriptor
     finally:
         os.close(descriptor)
 

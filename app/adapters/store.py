@@ -416,7 +416,7 @@ class Store:
         chain, path = pending.signed.chain, self._pending / _PAIR
         with self._guard, files.writing("the new credential cannot be stored for its proof"):
             files.remove(path)
-            files.write_file(path, pending.key_pem + chain.pem)
+            files.write_scratch(path, pending.key_pem + chain.pem)
         return ClientPair(chain.fingerprint, path, path)
 
 
