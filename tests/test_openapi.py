@@ -37,7 +37,7 @@ async def test_what_is_committed_is_what_is_served() -> None:
 @pytest.mark.anyio
 async def test_the_settings_do_not_change_the_description() -> None:
     access = Access(api_token="0123456789abcdef", expose_private_key=True)
-    async with local_client(FakeSidecar(), access, metrics=lambda: b"", page=b"") as client:
+    async with local_client(FakeSidecar(), access, metrics=lambda: b"") as client:
         assert (await client.get("/openapi.json")).json() == described()
 
 

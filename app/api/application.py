@@ -53,12 +53,11 @@ def create_api(
     access: Access,
     *,
     metrics: Callable[[], bytes] | None = None,
-    page: bytes | None = None,
     observe: Observe = lambda *_: None,
 ) -> "API":
     """The whole API. `observe(route, method, status)` is told of every answer."""
     shelf = Shelf(sidecar)
-    router = create_router(sidecar, shelf, access, metrics=metrics, page=page)
+    router = create_router(sidecar, shelf, access, metrics=metrics)
     return API(Guard(access), FastPath(sidecar, shelf), router, observe)
 
 
@@ -68,7 +67,6 @@ def create_router(
     access: Access,
     *,
     metrics: Callable[[], bytes] | None = None,
-    page: bytes | None = None,
 ) -> FastAPI:
     """The routes alone, which answer everything, and know nothing of the guard."""
     router = DescribedAPI(
@@ -80,7 +78,7 @@ def create_router(
         generate_unique_id_function=lambda route: route.name,
     )
     room = WaitingRoom(sidecar)
-    router.include_router(status_routes(sidecar, metrics=metrics, page=page))
+    router.include_router(status_routes(sidecar, access, metrics=metrics))
     router.include_router(certificate_routes(shelf, room))
     router.include_router(bundle_routes(shelf, access))
     router.include_router(action_routes(sidecar, room))

@@ -1,16 +1,15 @@
 """What only looks: `/status`, the health checks, the metrics, and the page for people."""
 
-import base64
-import hashlib
-import re
 from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
+from app.api.access import Access
 from app.api.answers import Answer
 from app.api.fast import ALIVE
 from app.api.openapi import Responses, content, problems
+from app.api.page import page_answer
 from app.api.ports import Sidecar
 from app.api.problems import Refusal, problem_of
 from app.api.representations import Shelf
@@ -19,12 +18,10 @@ from app.errors import NoCredential, SidecarError
 
 _TEXT = "text/plain; charset=utf-8"
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
-_INLINE = re.compile(rb"<(script|style)[^>]*>(.*?)</\1>", re.DOTALL)
 
 
-def status_routes(sidecar: Sidecar, *, metrics: Callable[[], bytes] | None, page: bytes | None) -> APIRouter:
+def status_routes(sidecar: Sidecar, access: Access, *, metrics: Callable[[], bytes] | None) -> APIRouter:
     router = APIRouter(tags=["status"])
-    shown = page_answer(page) if page is not None else None
 
     @router.get("/status", response_model=StatusAnswer, responses=problems())
     async def status() -> Response:
@@ -32,12 +29,12 @@ def status_routes(sidecar: Sidecar, *, metrics: Callable[[], bytes] | None, page
         body = StatusAnswer.of(sidecar.status, sidecar.now()).model_dump_json().encode()
         return _answer("application/json", body).response()
 
-    @router.get("/", response_class=Response, responses=content("text/html") | problems("not-found"))
-    async def page_for_people() -> Response:
-        """What `/status` says, for people."""
-        if shown is None:
-            raise Refusal("not-found", "This sidecar has no page.")
-        return shown.response()
+    @router.get("/", response_class=Response, responses=content("text/html") | problems())
+    async def page_for_people(request: Request) -> Response:
+        """What `/status` says, for people: it refreshes itself, and has a button to renew."""
+        now, host = sidecar.now(), request.headers.get("host", "localhost")
+        answer = StatusAnswer.of(sidecar.status, now)
+        return page_answer(answer, now, host=host, asks_token=access.api_token is not None).response()
 
     @router.get("/metrics", response_class=Response, responses=_health("not-found"))
     async def prometheus() -> Response:
@@ -102,18 +99,5 @@ def _checks(sidecar: Sidecar) -> dict[str, bool]:
     }
 
 
-def page_answer(page: bytes) -> Answer:
-    """The page, allowed to run and to look like what is inside it, to talk to us, and nothing else."""
-    sources = {b"script": "", b"style": ""}
-    for kind, text in _INLINE.findall(page):
-        sources[kind] += f" 'sha256-{base64.b64encode(hashlib.sha256(text).digest()).decode()}'"
-    script, style = (sources[kind] or " 'none'" for kind in (b"script", b"style"))
-    policy = (
-        f"default-src 'none'; script-src{script}; style-src{style}; connect-src 'self'; img-src data:; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
-    return _answer("text/html; charset=utf-8", page, {"Content-Security-Policy": policy})
-
-
-def _answer(media_type: str, body: bytes, extra: dict[str, str] | None = None) -> Answer:
-    return Answer.of(200, {"Content-Type": media_type, "Cache-Control": "no-store", **(extra or {})}, body)
+def _answer(media_type: str, body: bytes) -> Answer:
+    return Answer.of(200, {"Content-Type": media_type, "Cache-Control": "no-store"}, body)

@@ -1,7 +1,5 @@
-"""`/status`, the health checks, the metrics, the page."""
+"""`/status`, the health checks, the metrics."""
 
-import base64
-import hashlib
 from dataclasses import replace
 from datetime import timedelta
 
@@ -131,25 +129,16 @@ async def test_startupz_stays_good_after_the_first_credential() -> None:
         assert (await client.get("/startupz")).status_code == 200
 
 
-async def test_metrics_and_page_are_what_main_gives() -> None:
-    script, style = b"let a = 1;\n", b"body { margin: 0 }"
-    page = b"<!doctype html><style>" + style + b"</style><script>" + script + b"</script>"
-    async with local_client(FakeSidecar(None), metrics=lambda: b"a 1\n", page=page) as client:
-        metrics, shown = await client.get("/metrics"), await client.get("/")
+async def test_metrics_are_what_main_gives() -> None:
+    async with local_client(FakeSidecar(None), metrics=lambda: b"a 1\n") as client:
+        metrics = await client.get("/metrics")
     assert metrics.content == b"a 1\n"
     assert metrics.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
-    assert (shown.content, shown.headers["content-type"]) == (page, "text/html; charset=utf-8")
-    policy = shown.headers["content-security-policy"]
-    for inline in (script, style):
-        assert f"'sha256-{base64.b64encode(hashlib.sha256(inline).digest()).decode()}'" in policy
-    assert "default-src 'none'" in policy
-    assert "frame-ancestors 'none'" in policy
 
 
-@pytest.mark.parametrize("path", ["/", "/metrics"])
-async def test_what_main_does_not_give_is_not_there(path: str) -> None:
+async def test_metrics_that_main_does_not_give_are_not_there() -> None:
     async with local_client(FakeSidecar(None)) as client:
-        assert (await client.get(path)).status_code == 404
+        assert (await client.get("/metrics")).status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -157,6 +146,6 @@ async def test_what_main_does_not_give_is_not_there(path: str) -> None:
 )
 async def test_head_is_get_without_a_body(path: str) -> None:
     sidecar = FakeSidecar(generation())
-    async with local_client(sidecar, metrics=lambda: b"a 1\n", page=b"<p>") as client:
+    async with local_client(sidecar, metrics=lambda: b"a 1\n") as client:
         got, head = await client.get(path), await client.head(path)
     assert (head.status_code, head.content, head.headers) == (200, b"", got.headers)
