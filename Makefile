@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 4
 PYTEST_ARGS ?=
 
-.PHONY: help demo test bench soak conformance check format lock serve emulator clean
+.PHONY: help demo test bench soak conformance check format lock serve emulator clean picture
 .DEFAULT_GOAL := help
 
 help: ## show this
@@ -39,6 +39,10 @@ soak: $(READY) ## half an hour of one-minute certificates and Connector outages
 
 conformance: $(READY) ## thousands of random requests against the API's own description
 	$(BIN)/python -m tests.conformance --cases 10000
+
+picture: $(READY) ## make the README's picture of the page anew
+	@deploy/debian chromium chromedriver faketime pngquant
+	$(BIN)/python -m tests.picture
 
 check: $(READY) ## lint, types and format
 	$(BIN)/ruff check .
