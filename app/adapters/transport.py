@@ -6,17 +6,14 @@ What httpx, ssl and the operating system raise while a call is under way comes o
 
 import asyncio
 import ssl
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 import httpx
 
@@ -222,7 +219,8 @@ async def _read(response: httpx.Response) -> bytes:
 
 
 def _open(ca_file: Path | None, pair: ClientPair | None, proxy: httpx.Proxy | None) -> httpx.AsyncClient:
-    _spare_imports()
+    with suppress(ImportError):  # else imported on the event loop by the first connection, for 30 ms
+        import_module("anyio._backends._asyncio")
     context = _context(ca_file)
     if pair is not None:
         _present(context, pair)
@@ -239,14 +237,6 @@ def _open(ca_file: Path | None, pair: ClientPair | None, proxy: httpx.Proxy | No
         # A gateway's cookies stay out of later calls.
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
     )
-
-
-def _spare_imports() -> None:
-    with suppress(ImportError):  # else imported on the event loop by the first connection, for 30 ms
-        import_module("anyio._backends._asyncio")
-    # httpcore looks for it at each of its 16 locks in a renewal, and a miss searches the whole path.
-    if find_spec("sniffio") is None:
-        sys.modules["sniffio"] = cast(ModuleType, None)
 
 
 def _context(ca_file: Path | None) -> ssl.SSLContext:
