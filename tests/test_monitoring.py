@@ -14,7 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.adapters.connector import OPERATIONS
 from app.adapters.metrics import Metrics
-from app.core.status import REASONS, State
+from app.core.status import State
+from app.core.words import REASONS
 from tests.adapters.test_metrics import CONNECTED
 from tests.support.authority import NOW
 

@@ -13,7 +13,8 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Literal
 
 from app.core.answer import printable
-from app.core.status import REASONS, State, Status, state_of
+from app.core.status import State, Status, state_of
+from app.core.words import REASONS
 from app.errors import ConnectorError, SidecarError, StoreDamaged, StoreError
 
 if TYPE_CHECKING:

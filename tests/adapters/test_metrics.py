@@ -10,7 +10,8 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.adapters.metrics import PREFIX, Metrics
-from app.core.status import REASONS, Progress, State, Status
+from app.core.status import Progress, State, Status
+from app.core.words import REASONS
 from tests.api.fakes import generation
 from tests.support.authority import NOW, Authority, name
 

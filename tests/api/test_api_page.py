@@ -181,20 +181,6 @@ def test_there_are_words_for_every_event() -> None:
     assert set(EVENTS) == calls("record", "tell", "succeed", "_make") | warned()
 
 
-def test_there_are_words_for_every_reason() -> None:
-    """Reasons are the keys of the tables in these two modules, what `_warn` is told, and the three ends."""
-    tables = {
-        key.value
-        for path in (APP / "core" / "status.py", APP / "scheduler.py")
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Dict)
-        for key in node.keys
-        if isinstance(key, ast.Constant)
-    }
-    ends = {"not-connected", "credential-expired", "credential-revoked"}
-    assert set(REASONS) == tables | ends | warned()
-
-
 def test_there_is_a_remedy_for_every_failure_of_an_attempt() -> None:
     def below(kind: type[SidecarError]) -> set[str]:
         return {kind.code}.union(*(below(each) for each in kind.__subclasses__()))
