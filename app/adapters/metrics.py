@@ -102,8 +102,10 @@ class Metrics:
     def event(self, event: str, details: Mapping[str, object]) -> None:
         """One event of the journal: how a renewal ended is what counts here."""
         if event == "renewed":
+            seconds = details["duration_seconds"]
+            assert isinstance(seconds, float)  # noqa: S101 - Attempts rounds them
             self._renewals["success", "none"] += 1
-            self._renewal_seconds.note(float(str(details["duration_seconds"])))
+            self._renewal_seconds.note(seconds)
         elif event == "attempt-failed" and details["wanted"] == "renewed":
             outcome = ("failure", str(details["code"]))
             self._renewals[outcome] = self._renewals.get(outcome, 0.0) + 1

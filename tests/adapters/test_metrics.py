@@ -196,7 +196,7 @@ def test_what_happens_is_counted(metrics: Metrics) -> None:
 
 
 def test_a_histogram_counts_what_is_at_most_its_bound(metrics: Metrics) -> None:
-    for seconds in (0.1, 0.11, 500):
+    for seconds in (0.1, 0.11, 500.0):
         metrics.event("renewed", {"duration_seconds": seconds})
     found = families(metrics)["renewal_duration_seconds"].samples
     buckets = {each.labels["le"]: each.value for each in found if "le" in each.labels}
