@@ -26,6 +26,11 @@ TEMPORARY = ".tmp-"
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 # We have run out of something: what a file holds is not known, and nothing says that it is damaged.
 SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+_WAYS_OUT = {
+    errno.ENOSPC: "; make room on its volume, or make that larger",
+    errno.EDQUOT: "; make room within the quota, or raise that",
+    errno.EROFS: "; mount it for writing",
+}
 
 Warn = Callable[[str, str], None]
 
@@ -226,7 +231,7 @@ def writing(problem: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreWriteFailed(f"{problem}: {reason(error)}") from error
+        raise StoreWriteFailed(f"{problem}: {reason(error)}{_WAYS_OUT.get(error.errno or 0, '')}") from error
 
 
 def reason(error: OSError) -> str:

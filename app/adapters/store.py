@@ -262,7 +262,7 @@ class Store:
 
     def activate(self, credential: Credential, facts: Facts) -> Generation:
         """Write a new generation and make it current; StoreWriteFailed leaves the old one so."""
-        with self._guard, files.writing("the new generation cannot be stored"):
+        with self._guard, files.writing(f"the new generation cannot be stored in {self._directory}"):
             contents = _contents(credential.chain, {_KEY: credential.key_pem})
             record = _record(facts, contents)
             folder = files.write_folder(self._generations, {**contents, _FACTS: files.seal(record)})
@@ -391,7 +391,7 @@ class Store:
 
     def save_pending(self, pending: Pending) -> None:
         """Replace whatever was under way, as a whole."""
-        with self._guard, files.writing("the renewal under way cannot be stored"):
+        with self._guard, files.writing(f"the renewal under way cannot be stored in {self._directory}"):
             contents = _pending_contents(pending)
             record = files.seal(_record(pending, contents))
             folder = files.write_folder(self._directory, {**contents, _PENDING: record})
@@ -399,7 +399,7 @@ class Store:
 
     def save_signed(self, pending: Pending) -> None:
         """Add the signed answer. `pending.json` comes last: until then the answer is not there."""
-        with self._guard, files.writing("the signed answer cannot be stored"):
+        with self._guard, files.writing(f"the signed answer cannot be stored in {self._directory}"):
             contents = _pending_contents(pending)
             for name in (_CHAIN, _CA):
                 if name in contents:
@@ -408,7 +408,7 @@ class Store:
 
     def amend_pending(self, pending: Pending) -> None:
         """Only what `pending.json` holds has changed."""
-        with self._guard, files.writing("the renewal under way cannot be stored"):
+        with self._guard, files.writing(f"the renewal under way cannot be stored in {self._directory}"):
             record = files.seal(_record(pending, _pending_contents(pending)))
             files.replace_file(self._pending / _PENDING, record)
 
