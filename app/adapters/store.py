@@ -100,6 +100,23 @@ class Store:
         name = store._current_name()
         return None if name is None else store._read(name)
 
+    @classmethod
+    def holder(cls, directory: Path) -> str | None:
+        """Who uses the store now, as far as a look from outside can tell; None if nobody."""
+        try:
+            descriptor = os.open(directory / _LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return os.pread(descriptor, 200, 0).decode("ascii", "replace").strip() or "another process"
+        except OSError:
+            return None
+        finally:
+            os.close(descriptor)
+        return None
+
     def close(self) -> None:
         """Release the lock. Nothing else may be called afterwards."""
         with self._guard:
