@@ -169,17 +169,20 @@ class Attempts:
         except RenewedRecently:
             raise
         except SidecarError as error:
-            self._fail(error, event, correlation_id)
+            self._fail(error, event, correlation_id, began)
             raise
         except Exception as error:
             _log.exception("a bug; the credential in use is untouched")
-            self._fail(SidecarError(f"a bug: {type(error).__name__}"), event, correlation_id)
+            self._fail(SidecarError(f"a bug: {type(error).__name__}"), event, correlation_id, began)
             raise
         finally:
             self._note(in_progress=False)
-        self.succeed(event, correlation_id=correlation_id)
+        self.succeed(event, correlation_id=correlation_id, duration_seconds=self._seconds_since(began))
         replaced = previous.chain.fingerprint if previous is not None else None
         return Renewed(generation, replaced, self._clock.elapsed() - began)
+
+    def _seconds_since(self, began: timedelta) -> float:
+        return round((self._clock.elapsed() - began).total_seconds(), 3)
 
     async def _revoke(self, fingerprint: str) -> None:
         correlation_id = self._new_id()
@@ -206,7 +209,7 @@ class Attempts:
         self._told.clear()
         self._note(consecutive_failures=0, last_error=None, last_success_at=last_success(generation))
 
-    def _fail(self, error: SidecarError, event: str, correlation_id: str) -> None:
+    def _fail(self, error: SidecarError, event: str, correlation_id: str, began: timedelta) -> None:
         now = self._clock.now()
         self._journal.record(
             "attempt-failed",
@@ -214,6 +217,7 @@ class Attempts:
             detail=error.detail,
             wanted=event,
             correlation_id=correlation_id,
+            duration_seconds=self._seconds_since(began),
         )
         if event == "connected" and self.usable():
             return  # a refused token says nothing of the credential that we hold

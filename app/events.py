@@ -33,7 +33,10 @@ _WARNINGS = frozenset(
 
 
 class EventLog:
-    """Never raises and never waits: the disk is written by one thread, in order."""
+    """Never raises and never waits: the disk is written by one thread, in order.
+
+    `observe(event, details)` is told of each.
+    """
 
     def __init__(
         self,
@@ -41,9 +44,11 @@ class EventLog:
         now: Callable[[], datetime],
         append: Callable[[Mapping[str, object]], None],
         tail: list[dict[str, object]],
+        observe: Callable[[str, Mapping[str, object]], None] = lambda *_: None,
     ) -> None:
         self._now = now
         self._append = append
+        self._observe = observe
         self._newest: deque[Mapping[str, object]] = deque(tail, maxlen=SHOWN)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="journal")
 
@@ -51,6 +56,7 @@ class EventLog:
         shown = {key: _plain(value) for key, value in details.items() if value is not None}
         _log.log(logging.WARNING if event in _WARNINGS else logging.INFO, event, extra=shown)
         entry = {"at": _plain(self._now()), "event": event, **shown}
+        self._observe(event, shown)
         self._newest.append(entry)
         self._writer.submit(self._append, entry)
 
