@@ -84,6 +84,15 @@ def _furnish(settings: Settings, environment: Mapping[str, str], clock: Clock, s
 
     def observe(observation: Observation) -> None:
         metrics.call(observation.operation, observation.outcome, observation.seconds)
+        _log.debug(
+            "connector-called",
+            extra={
+                "operation": observation.operation,
+                "outcome": observation.outcome,
+                "duration_seconds": round(observation.seconds, 3),
+                "correlation_id": observation.correlation_id,
+            },
+        )
         if observation.date is not None:
             connector_clock.note(observation.date)
 
@@ -190,6 +199,14 @@ async def run(settings: Settings, environment: Mapping[str, str]) -> None:
         await house.connector.aclose()
         house.events.close()
         house.store.close()
+        _log.info("stopped")
+
+
+def _address(sock: socket.socket) -> str:
+    name = sock.getsockname()
+    if isinstance(name, str):
+        return f"unix:{name}"
+    return f"http://{f'[{name[0]}]' if ':' in name[0] else name[0]}:{name[1]}"
 
 
 async def _serve(house: House, settings: Settings, stack: ExitStack) -> None:
@@ -210,7 +227,8 @@ async def _serve(house: House, settings: Settings, stack: ExitStack) -> None:
         health = listen_tcp((settings.health_host,), settings.health_port, variables="COMPASS_HEALTH")
         health_sockets = stack.enter_context(health)
     turning = asyncio.create_task(scheduler.run())
-    _log.info("serving", extra={"addresses": [str(each.getsockname()) for each in sockets]})
+    addresses = [_address(each) for each in (*sockets, *health_sockets)]
+    _log.info("serving", extra={"version": __version__, "addresses": addresses})
     ending: list[asyncio.Task[None]] = []
 
     def stop() -> None:
