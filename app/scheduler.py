@@ -25,7 +25,7 @@ from app.core.policy import (
     renewal_at,
     unproven,
 )
-from app.core.status import Status
+from app.core.status import State, Status, state_of
 from app.core.token import OneTimeToken, parse_token
 from app.errors import (
     ConnectorTimeout,
@@ -108,6 +108,7 @@ class Scheduler:
         self._wake = asyncio.Event()
         self._changed = asyncio.Event()
         self._served: object = None
+        self._told: object = None
         self._stopping = False
         self._beat = clock.monotonic()
 
@@ -128,6 +129,7 @@ class Scheduler:
             name = "CONNECTOR_URL" if isinstance(problem, NoCredential) else "CLIENT_CERTIFICATE_FILE"
             raise SettingsError([f"COMPASS_{name}: {problem.detail}"])
         self._refresh()
+        self._tell_state()
 
     async def run(self) -> None:
         """Look at the world until `stop`."""
@@ -161,10 +163,12 @@ class Scheduler:
                 self._watch_expiry()
             return await self._act()
         except Exception:  # noqa: BLE001 - a bug must not end the only thing that renews
-            _log.exception("a bug; the loop goes on")
+            _log.exception("internal-error", extra={"detail": "the loop goes on"})
             return LOOK
         finally:
             self._refresh()
+            if not self._attempts.running():  # what passes within an attempt is no state to tell
+                self._tell_state()
 
     async def _act(self) -> timedelta:
         if self._attempts.running() or self._stopping:
@@ -267,16 +271,17 @@ class Scheduler:
 
     async def _now_and_then(self, reason: str, work: Callable[[str], Awaitable[None]]) -> None:
         """Calls to the Connector whose failure is a warning, tried again in a while."""
-        now = self._clock.elapsed()
+        now, correlation_id = self._clock.elapsed(), self._new_id()
         if now < self._again.get(reason, now):
             return
-        try:
-            async with self._renewal.lock:
-                await work(self._new_id())
-            self._warnings.pop(reason, None)
-        except SidecarError as error:
-            self._again[reason] = now + _TRY_AGAIN
-            self._warn(reason, error)
+        with self._journal.about(correlation_id):
+            try:
+                async with self._renewal.lock:
+                    await work(correlation_id)
+                self._warnings.pop(reason, None)
+            except SidecarError as error:
+                self._again[reason] = now + _TRY_AGAIN
+                self._warn(reason, error)
 
     def _warn(self, reason: str, error: SidecarError) -> None:
         """Say it once in log and journal, and in the status for as long as it lasts."""
@@ -313,6 +318,14 @@ class Scheduler:
         if served != self._served:
             self._served = served
             self._announce_change()
+
+    def _tell_state(self) -> None:
+        """What comes of the clock alone, such as `renewal-overdue`, has no event of its own."""
+        state, reasons = told = state_of(self.status, self._clock.now())
+        if told != self._told:
+            self._told = told
+            level = logging.INFO if state is State.CONNECTED else logging.WARNING
+            _log.log(level, "state-changed", extra={"state": state.value, "reasons": list(reasons)})
 
     def _next_attempt_at(self, now: datetime) -> datetime | None:
         decision, generation = self._decide(now), self._renewal.generation

@@ -110,6 +110,7 @@ class Observation:
     """One call as seen from here. `date` is the answer's own, `at` our clock when its header came, and
     `step` how far it came."""
 
+    correlation_id: str
     operation: Operation
     outcome: str
     seconds: float
@@ -196,18 +197,25 @@ class Connector:
             date = parse_date(reply.headers)
             result = read(read_answer(reply.status, reply.headers, reply.body), date)
         except SidecarError as error:
-            self._report(operation, error.code, started, reply, progress.step)
+            self._report(door, operation, error.code, started, reply, step=progress.step)
             raise
-        self._report(operation, "ok", started, reply, progress.step)
+        self._report(door, operation, "ok", started, reply, step=progress.step)
         return result
 
     def _report(
-        self, operation: Operation, outcome: str, started: float, reply: Reply | None, step: Step
+        self,
+        door: Door,
+        operation: Operation,
+        outcome: str,
+        started: float,
+        reply: Reply | None,
+        *,
+        step: Step,
     ) -> None:
         seconds = asyncio.get_running_loop().time() - started
         date = parse_date(reply.headers) if reply else None
         at = reply.at if reply else self._now()
-        self._observe(Observation(operation, outcome, seconds, date, at, step))
+        self._observe(Observation(door.correlation_id, operation, outcome, seconds, date, at, step))
 
     async def _post(
         self, door: Door, document: str, variables: Mapping[str, str], progress: Progress
