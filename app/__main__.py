@@ -10,6 +10,8 @@ import warnings
 
 
 def main() -> None:
+    # httpx's own command line, which it imports wherever click and rich are installed: 6 MiB for nothing.
+    sys.modules["httpx._main"] = None  # type: ignore[assignment]
     arguments = sys.argv[1:]
     serving = arguments in ([], ["serve"])
     try:

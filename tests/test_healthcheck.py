@@ -130,4 +130,4 @@ def test_the_health_check_loads_nothing_but_the_standard_library_and_little_of_t
 def test_serving_loads_neither_typer_nor_rich() -> None:
     modules = loaded("serve", COMPASS_PORT="none")
     assert "app.main" in modules
-    assert modules.isdisjoint({"typer", "app.cli", "app.display"})
+    assert modules.isdisjoint({"typer", "rich", "app.cli", "app.display"})
