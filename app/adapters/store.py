@@ -101,6 +101,23 @@ class Store:
         name = store._current_name()
         return None if name is None else store._read(name)
 
+    @classmethod
+    def holder(cls, directory: Path) -> str | None:
+        """Who uses the store now, as far as a look from outside can tell; None if nobody."""
+        try:
+            descriptor = os.open(directory / _LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return os.pread(descriptor, 200, 0).decode("ascii", "replace").strip() or "another process"
+        except OSError:
+            return None
+        finally:
+            os.close(descriptor)
+        return None
+
     def close(self) -> None:
         """Release the lock. Nothing else may be called afterwards."""
         with self._guard:
@@ -266,7 +283,7 @@ class Store:
 
         What was pending belongs to the old one, and is removed.
         """
-        with self._guard, files.writing("the new generation cannot be stored"):
+        with self._guard, files.writing(f"the new generation cannot be stored in {self._directory}"):
             contents = _contents(credential)
             record = _record(facts, contents)
             folder = files.write_folder(self._generations, {**contents, _FACTS: files.seal(record)})
@@ -397,7 +414,7 @@ class Store:
 
     def save_pending(self, pending: Pending) -> None:
         """Replace whatever was under way. All of it is in one file, so that a crash leaves old or new."""
-        with self._guard, files.writing("the renewal under way cannot be stored"):
+        with self._guard, files.writing(f"the renewal under way cannot be stored in {self._directory}"):
             record = files.seal(_plain(pending))
             if files.is_folder(self._pending):
                 files.replace_file(self._pending / _PENDING, record)
