@@ -60,6 +60,7 @@ lock: $(READY) ## make the lock files anew from pyproject.toml
 	$(LOCK) -o requirements.lock
 	$(LOCK) --extra emulator -c requirements.lock -o requirements-emulator.lock
 	$(LOCK) --all-extras --allow-unsafe -c requirements.lock -o requirements-dev.lock
+	echo setuptools | $(LOCK:pyproject.toml=-) --allow-unsafe -c requirements-dev.lock -o requirements-build.lock
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) .demo .emulator .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -5,6 +5,7 @@ Serving loads neither typer nor rich: they cost start time and memory that a sid
 
 import gc
 import os
+import signal
 import sys
 import warnings
 
@@ -23,6 +24,9 @@ def main() -> None:
 
 def serve() -> int:
     """Run the sidecar; 2 if the configuration cannot be used, 1 if the store cannot be."""
+    # A start may take long, and as a container's process 1 we outlive each signal that nobody handles.
+    # Until the server does, nothing of ours needs more care than a kill gets.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     # Importing allocates much and frees nothing: collecting meanwhile costs a fifth of the start.
     gc.disable()
     import uvloop  # noqa: PLC0415 - the other commands need no server
