@@ -41,10 +41,13 @@ EXPOSE 8443 8444
 HEALTHCHECK --interval=5s --timeout=3s --start-period=30s CMD ["python", "-c", \
     "import urllib.request as r; r.build_opener(r.ProxyHandler({})).open('http://127.0.0.1:8445/healthz', timeout=2)"]
 ENTRYPOINT ["compass-emulator", "--dir", "/state"]
-ARG VERSION=unknown REVISION=unknown
+ARG PYTHON_IMAGE
+ARG VERSION=unknown
+ARG REVISION=unknown
 LABEL org.opencontainers.image.title="compass-emulator" \
       org.opencontainers.image.description="A Compass Connector for development and tests" \
       org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.base.name="${PYTHON_IMAGE}" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 
@@ -63,9 +66,12 @@ VOLUME ["/var/lib/compass-sidecar", "/run/compass-sidecar"]
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s CMD ["compass-sidecar", "healthcheck"]
 ENTRYPOINT ["compass-sidecar"]
-ARG VERSION=unknown REVISION=unknown
+ARG PYTHON_IMAGE
+ARG VERSION=unknown
+ARG REVISION=unknown
 LABEL org.opencontainers.image.title="compass-sidecar" \
       org.opencontainers.image.description="Holds, renews and serves an application's SAP/Kyma Compass client certificate" \
       org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.base.name="${PYTHON_IMAGE}" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"

@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 4
 PYTEST_ARGS ?=
 
-.PHONY: help demo test bench soak check format lock serve emulator clean
+.PHONY: help demo test bench soak check format lock serve emulator clean image image-test compose-test
 .DEFAULT_GOAL := help
 
 help: ## show this
@@ -51,6 +51,18 @@ serve: $(READY) ## run the sidecar with the COMPASS_ variables of this shell
 
 emulator: $(READY) ## run the Connector emulator
 	$(BIN)/compass-emulator
+
+image: $(READY) ## build both images, with Docker's engine or with buildah
+	deploy/image/build
+
+# These run containers without an engine, and so need root.
+image-test: image ## build the images and run them: uid, read-only root, renewal, SIGTERM, size
+	@deploy/debian buildah crun ip curl
+	$(BIN)/python -m pytest -s tests/containers/image.py
+
+compose-test: image ## run the services of docker-compose.yml together, each in its own namespaces
+	@deploy/debian buildah crun ip curl
+	$(BIN)/python -m pytest tests/containers/compose.py
 
 # Universal: one lock file for Python 3.11 to 3.13. It names no index address.
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -21,8 +21,8 @@ _LATE = ("concurrent.futures.thread", "encodings.idna", "multiprocessing", "stri
 def compile_imported(modules: list[str]) -> None:
     for name in [*modules, *_LATE]:
         importlib.import_module(name)
-    for module in list(sys.modules.values()):
-        source = getattr(module, "__file__", None)
+    for name, module in list(sys.modules.items()):
+        source = getattr(module, "__file__", None) if name != "__main__" else None
         if source and source.endswith(".py") and not Path(cache_from_source(source)).exists():
             mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
             py_compile.compile(source, doraise=True, invalidation_mode=mode)

@@ -15,6 +15,9 @@ _SOURCES = {".c", ".h", ".pxd", ".pxi", ".pyi", ".pyx"}
 
 
 def tidy(prefix: Path) -> None:
+    for command in (prefix / "bin").iterdir():
+        if not command.name.startswith(("python", "compass-")):
+            command.unlink()
     for packages in prefix.glob("lib/python3*/site-packages"):
         for path in sorted(packages.rglob("*"), reverse=True):
             if path.is_file() and path.suffix in _SOURCES:
