@@ -4,6 +4,7 @@ Serving loads neither typer nor rich: they cost start time and memory that a sid
 """
 
 import gc
+import logging
 import os
 import signal
 import sys
@@ -31,7 +32,7 @@ def serve() -> int:
     gc.disable()
     import uvloop  # noqa: PLC0415 - the other commands need no server
 
-    from app.adapters.logs import configure_logging  # noqa: PLC0415
+    from app.adapters.logs import ForPeople, JSONLines, configure_logging  # noqa: PLC0415
     from app.main import run  # noqa: PLC0415
     from app.settings import Settings, find_store_dir  # noqa: PLC0415
 
@@ -39,8 +40,12 @@ def serve() -> int:
     gc.enable()
     try:
         settings = Settings.from_environment(os.environ, default_store_dir=find_store_dir())
-        as_json = settings.log_format == "json" or (settings.log_format is None and not sys.stderr.isatty())
-        configure_logging(level=settings.log_level, as_json=as_json)
+        terminal = sys.stderr.isatty()
+        if (settings.log_format or ("console" if terminal else "json")) == "json":
+            formatter: logging.Formatter = JSONLines()
+        else:
+            formatter = ForPeople(color=terminal and not os.environ.get("NO_COLOR"))
+        configure_logging(level=settings.log_level, formatter=formatter)
         uvloop.run(run(settings, os.environ))
     except SettingsError as error:
         for problem in error.problems:

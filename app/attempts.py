@@ -159,33 +159,43 @@ class Attempts:
     # --- running -------------------------------------------------------------------------------
 
     async def _make(self, event: str, run: Callable[[str], Awaitable[Generation]]) -> Renewed:
-        """One attempt, its outcome in status and journal before anybody hears of it."""
-        correlation_id, began = self._new_id(), self._clock.elapsed()
+        """One attempt, under an id that the Connector hears too."""
+        correlation_id = self._new_id()
+        with self._journal.about(correlation_id):
+            return await self._attempt(event, lambda: run(correlation_id))
+
+    async def _attempt(self, event: str, work: Callable[[], Awaitable[Generation]]) -> Renewed:
+        """Its outcome is in status and journal before anybody hears of it."""
+        began = self._clock.elapsed()
         self._note(in_progress=True, last_attempt_at=self._clock.now())
         try:
             async with self._renewal.lock:
                 previous = self._renewal.generation
-                generation = await run(correlation_id)
+                generation = await work()
         except RenewedRecently:
             raise
         except SidecarError as error:
-            self._fail(error, event, correlation_id)
+            self._fail(error, event, began)
             raise
         except Exception as error:
-            _log.exception("a bug; the credential in use is untouched")
-            self._fail(SidecarError(f"a bug: {type(error).__name__}"), event, correlation_id)
+            _log.exception("internal-error", extra={"detail": "the credential in use is untouched"})
+            self._fail(SidecarError(f"a bug: {type(error).__name__}"), event, began)
             raise
         finally:
             self._note(in_progress=False)
-        self.succeed(event, correlation_id=correlation_id)
+        self.succeed(event, duration_seconds=self._seconds_since(began))
         replaced = previous.chain.fingerprint if previous is not None else None
         return Renewed(generation, replaced, self._clock.elapsed() - began)
 
+    def _seconds_since(self, began: timedelta) -> float:
+        return round((self._clock.elapsed() - began).total_seconds(), 3)
+
     async def _revoke(self, fingerprint: str) -> None:
         correlation_id = self._new_id()
-        async with self._renewal.lock:
-            await self._renewal.revoke(fingerprint, correlation_id)
-        self._journal.record("revoked", fingerprint=fingerprint, correlation_id=correlation_id)
+        with self._journal.about(correlation_id):
+            async with self._renewal.lock:
+                await self._renewal.revoke(fingerprint, correlation_id)
+            self._journal.record("revoked", fingerprint=fingerprint)
         self._notifier.notify("revoked", self._renewal.generation)
         self._on_change()
 
@@ -206,14 +216,14 @@ class Attempts:
         self._told.clear()
         self._note(consecutive_failures=0, last_error=None, last_success_at=last_success(generation))
 
-    def _fail(self, error: SidecarError, event: str, correlation_id: str) -> None:
+    def _fail(self, error: SidecarError, event: str, began: timedelta) -> None:
         now = self._clock.now()
         self._journal.record(
             "attempt-failed",
             code=error.code,
             detail=error.detail,
             wanted=event,
-            correlation_id=correlation_id,
+            duration_seconds=self._seconds_since(began),
         )
         if event == "connected" and self.usable():
             return  # a refused token says nothing of the credential that we hold

@@ -2,8 +2,10 @@
 
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime
 
 _log = logging.getLogger("app.events")
@@ -17,8 +19,8 @@ _WARNINGS = frozenset(
         "connector-url-differs",
         "expiring",
         "import-rejected",
-        "notification-failed",
         "pending-not-removed",
+        "proof-failed",
         "publish-failed",
         "renewal-failed",
         "revocation-failed",
@@ -33,7 +35,10 @@ _WARNINGS = frozenset(
 
 
 class EventLog:
-    """Never raises and never waits: the disk is written by one thread, in order."""
+    """Never raises and never waits: the disk is written by one thread, in order.
+
+    `observe(event, details)` is told of each.
+    """
 
     def __init__(
         self,
@@ -41,16 +46,30 @@ class EventLog:
         now: Callable[[], datetime],
         append: Callable[[Mapping[str, object]], None],
         tail: list[dict[str, object]],
+        observe: Callable[[str, Mapping[str, object]], None] = lambda *_: None,
     ) -> None:
         self._now = now
         self._append = append
+        self._observe = observe
         self._newest: deque[Mapping[str, object]] = deque(tail, maxlen=SHOWN)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._correlation_id: ContextVar[str | None] = ContextVar("correlation_id", default=None)
+
+    @contextmanager
+    def about(self, correlation_id: str) -> Iterator[None]:
+        """What this task records meanwhile has that `correlation_id`."""
+        token = self._correlation_id.set(correlation_id)
+        try:
+            yield
+        finally:
+            self._correlation_id.reset(token)
 
     def record(self, event: str, **details: object) -> None:
+        details["correlation_id"] = self._correlation_id.get()
         shown = {key: _plain(value) for key, value in details.items() if value is not None}
         _log.log(logging.WARNING if event in _WARNINGS else logging.INFO, event, extra=shown)
         entry = {"at": _plain(self._now()), "event": event, **shown}
+        self._observe(event, shown)
         self._newest.append(entry)
         self._writer.submit(self._append, entry)
 

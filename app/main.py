@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 import socket
+import sys
 import uuid
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -12,15 +13,16 @@ from datetime import timedelta
 
 from app import __version__
 from app.adapters.clock import Clock
-from app.adapters.connector import Connector, Observation
+from app.adapters.connector import OPERATIONS, Connector, Observation
 from app.adapters.credential_files import CredentialFiles
 from app.adapters.journal import Journal
 from app.adapters.keys import KeyMaker
+from app.adapters.metrics import Metrics
 from app.adapters.notifier import Notifier, Targets
 from app.adapters.publisher import Publisher
 from app.adapters.store import Store
 from app.api.access import Access
-from app.api.application import create_api, create_health
+from app.api.application import ROUTES, create_api, create_health
 from app.connector_clock import ConnectorClock
 from app.core.policy import Policy
 from app.errors import NotificationError
@@ -34,6 +36,7 @@ from app.settings import Settings
 _log = logging.getLogger("app.main")
 # SIGTERM ends the process within five seconds, and the server needs some of them.
 STOP_GRACE = timedelta(seconds=3)
+_ACTIONS = frozenset({"/renew", "/connect", "/revoke"})
 _COMMAND_VARIABLES = ("PATH", "HOME", "LANG")
 
 
@@ -46,6 +49,7 @@ class House:
     notifier: Notifier
     events: EventLog
     store: Store
+    metrics: Metrics
 
 
 def build(settings: Settings, environment: Mapping[str, str]) -> House:
@@ -64,13 +68,31 @@ def build(settings: Settings, environment: Mapping[str, str]) -> House:
 
 def _furnish(settings: Settings, environment: Mapping[str, str], clock: Clock, store: Store) -> House:
     journal = Journal(settings.store_dir, warn=_warn)
-    events = EventLog(now=clock.now, append=journal.append, tail=journal.tail(20))
+    metrics = Metrics(version=__version__, python=sys.version.split()[0], operations=OPERATIONS)
+    metrics.expect((route, "POST" if route in _ACTIONS else "GET", 200) for route in sorted(ROUTES))
+    events = EventLog(now=clock.now, append=journal.append, tail=journal.tail(20), observe=metrics.event)
+
+    def report(kind: str, error: NotificationError | None) -> None:
+        metrics.notification(kind, "success" if error is None else "failure")
+        if error is not None:
+            _log.warning("notification-failed", extra={"kind": kind, "detail": error.detail})
+
     notifier = Notifier(
-        _targets(settings, environment), now=clock.now, sleep=clock.sleep, new_id=_new_id, report=_report
+        _targets(settings, environment), now=clock.now, sleep=clock.sleep, new_id=_new_id, report=report
     )
     connector_clock = ConnectorClock(clock.elapsed)
 
     def observe(observation: Observation) -> None:
+        metrics.call(observation.operation, observation.outcome, observation.seconds)
+        _log.debug(
+            "connector-called",
+            extra={
+                "operation": observation.operation,
+                "outcome": observation.outcome,
+                "duration_seconds": round(observation.seconds, 3),
+                "correlation_id": observation.correlation_id,
+            },
+        )
         if observation.date is not None:
             connector_clock.note(observation.date)
 
@@ -106,7 +128,7 @@ def _furnish(settings: Settings, environment: Mapping[str, str], clock: Clock, s
         events=events.newest,
         version=__version__,
     )
-    return House(scheduler, connector, notifier, events, store)
+    return House(scheduler, connector, notifier, events, store, metrics)
 
 
 def _inputs(settings: Settings, clock: Clock, store: Store) -> OperatorInputs:
@@ -163,11 +185,6 @@ def _warn(code: str, detail: str) -> None:
     _log.warning(code, extra={"detail": detail})
 
 
-def _report(kind: str, error: NotificationError | None) -> None:
-    if error is not None:
-        _log.warning("notification-failed", extra={"kind": kind, "detail": error.detail})
-
-
 async def run(settings: Settings, environment: Mapping[str, str]) -> None:
     """Serve until SIGTERM or SIGINT. Raises SettingsError or StoreLocked when it cannot start."""
     if settings.ignored_variables:
@@ -182,11 +199,24 @@ async def run(settings: Settings, environment: Mapping[str, str]) -> None:
         await house.connector.aclose()
         house.events.close()
         house.store.close()
+        _log.info("stopped")
+
+
+def _address(sock: socket.socket) -> str:
+    name = sock.getsockname()
+    if isinstance(name, str):
+        return f"unix:{name}"
+    return f"http://{f'[{name[0]}]' if ':' in name[0] else name[0]}:{name[1]}"
 
 
 async def _serve(house: House, settings: Settings, stack: ExitStack) -> None:
     scheduler = house.scheduler
-    api = create_api(scheduler, _access(settings))
+    api = create_api(
+        scheduler,
+        _access(settings),
+        metrics=lambda: house.metrics.render(scheduler.status, scheduler.now()),
+        observe=house.metrics.request,
+    )
     if settings.unix_socket is not None:
         sockets = stack.enter_context(listen_unix(settings.unix_socket, group=settings.publish_group))
     else:
@@ -197,7 +227,8 @@ async def _serve(house: House, settings: Settings, stack: ExitStack) -> None:
         health = listen_tcp((settings.health_host,), settings.health_port, variables="COMPASS_HEALTH")
         health_sockets = stack.enter_context(health)
     turning = asyncio.create_task(scheduler.run())
-    _log.info("serving", extra={"addresses": [str(each.getsockname()) for each in sockets]})
+    addresses = [_address(each) for each in (*sockets, *health_sockets)]
+    _log.info("serving", extra={"version": __version__, "addresses": addresses})
     ending: list[asyncio.Task[None]] = []
 
     def stop() -> None:

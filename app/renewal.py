@@ -9,7 +9,7 @@ credential in use is not touched before its successor has been proven.
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
@@ -96,6 +96,9 @@ class Publisher(Protocol):
 class Journal(Protocol):
     def record(self, event: str, **details: object) -> None:
         """Log the event and keep it in the journal; never raises, never waits for a disk."""
+
+    def about(self, correlation_id: str) -> AbstractContextManager[None]:
+        """What is recorded inside belongs to the attempt with this id."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,7 +161,7 @@ class Scheduler:
                 self._watch_expiry()
             return await self._act()
         except Exception:  # noqa: BLE001 - a bug must not end the only thing that renews
-            _log.exception("a bug; the loop goes on")
+            _log.exception("internal-error", extra={"detail": "the loop goes on"})
             return LOOK
         finally:
             self._refresh()
@@ -267,16 +267,17 @@ class Scheduler:
 
     async def _now_and_then(self, reason: str, work: Callable[[str], Awaitable[None]]) -> None:
         """Calls to the Connector whose failure is a warning, tried again in a while."""
-        now = self._clock.elapsed()
+        now, correlation_id = self._clock.elapsed(), self._new_id()
         if now < self._again.get(reason, now):
             return
-        try:
-            async with self._renewal.lock:
-                await work(self._new_id())
-            self._warnings.pop(reason, None)
-        except SidecarError as error:
-            self._again[reason] = now + _TRY_AGAIN
-            self._warn(reason, error)
+        with self._journal.about(correlation_id):
+            try:
+                async with self._renewal.lock:
+                    await work(correlation_id)
+                self._warnings.pop(reason, None)
+            except SidecarError as error:
+                self._again[reason] = now + _TRY_AGAIN
+                self._warn(reason, error)
 
     def _warn(self, reason: str, error: SidecarError) -> None:
         """Say it once in log and journal, and in the status for as long as it lasts."""

@@ -58,7 +58,7 @@ def listen_tcp(
         if not sockets:
             raise SettingsError(problems)
         for line in problems:
-            _log.warning("an address cannot be used", extra={"detail": line})
+            _log.warning("address-unusable", extra={"detail": line})
         yield sockets
 
 

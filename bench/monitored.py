@@ -20,7 +20,7 @@ import uvloop
 
 from app import renewal
 from app.adapters.connector import Connector
-from app.adapters.logs import configure_logging
+from app.adapters.logs import JSONLines, configure_logging
 from app.adapters.store import Store
 from app.core import chain
 from app.main import run
@@ -84,7 +84,7 @@ async def watched(settings: Settings, report: Path) -> None:
 def main() -> None:
     report = Path(os.environ.pop("BENCH_REPORT"))
     settings = Settings.from_environment(os.environ, default_store_dir=find_store_dir())
-    configure_logging(level="warning", as_json=True)
+    configure_logging(level="warning", formatter=JSONLines())
     logging.captureWarnings(capture=True)
     uvloop.run(watched(settings, report))
 

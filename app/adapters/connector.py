@@ -87,6 +87,7 @@ _T = TypeVar("_T")
 class Observation:
     """One call as seen from here. `date` is the answer's own, `at` our clock when its header came."""
 
+    correlation_id: str
     operation: Operation
     outcome: str
     seconds: float
@@ -156,16 +157,18 @@ class Connector:
             date = parse_date(reply.headers)
             result = read(read_answer(reply.status, reply.headers, reply.body), date)
         except SidecarError as error:
-            self._report(operation, error.code, started, reply)
+            self._report(door, operation, error.code, started, reply)
             raise
-        self._report(operation, "ok", started, reply)
+        self._report(door, operation, "ok", started, reply)
         return result
 
-    def _report(self, operation: Operation, outcome: str, started: float, reply: Reply | None) -> None:
+    def _report(
+        self, door: Door, operation: Operation, outcome: str, started: float, reply: Reply | None
+    ) -> None:
         seconds = asyncio.get_running_loop().time() - started
         date = parse_date(reply.headers) if reply else None
         at = reply.at if reply else self._now()
-        self._observe(Observation(operation, outcome, seconds, date, at))
+        self._observe(Observation(door.correlation_id, operation, outcome, seconds, date, at))
 
     async def _post(self, door: Door, document: str, variables: Mapping[str, str]) -> Reply:
         body = json.dumps({"query": document, "variables": variables}).encode("ascii")

@@ -127,7 +127,7 @@ class API:
         except Refusal as refusal:
             answer = refusal.answer()
         except Exception:  # noqa: BLE001 - logged, and answered like one of the router's
-            _log.exception("a mistake while answering", extra={"path": scope["path"]})
+            _log.exception("internal-error", extra={"path": scope["path"]})
             answer = MISTAKE
         if answer is None:
             status = await self._route(scope, receive, send)
@@ -143,7 +143,7 @@ class API:
         try:
             await self._router(scope, receive, outgoing)
         except Exception:  # noqa: BLE001 - the router has answered it, and passes it on to be logged
-            _log.exception("a mistake while answering", extra={"path": scope["path"]})
+            _log.exception("internal-error", extra={"path": scope["path"]})
         return outgoing.status
 
     @staticmethod

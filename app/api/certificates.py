@@ -97,8 +97,14 @@ def bundle_routes(shelf: Shelf, access: Access) -> APIRouter:
 
     def handed_out(request: Request) -> Credential:
         chain = shelf.current().generation.chain
-        who = {"by": _caller(request, access), "fingerprint": chain.fingerprint, "path": request.url.path}
-        _log.info("private key read", extra=who)
+        _log.info(
+            "private-key-read",
+            extra={
+                "by": _caller(request, access),
+                "fingerprint": chain.fingerprint,
+                "path": request.url.path,
+            },
+        )
         return shelf.current().generation.credential
 
     @router.get(

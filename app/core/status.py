@@ -19,6 +19,27 @@ class State(StrEnum):
     CONNECTED = "connected"
 
 
+# Every reason there is: of a state without a usable credential, of `degraded`, and warnings.
+REASONS = (
+    "not-connected",
+    "credential-revoked",
+    "credential-expired",
+    "renewal-failing",
+    "renewal-overdue",
+    "proof-pending",
+    "trust-anchor-changed",
+    "clock-skew",
+    "ca-expires-first",
+    "publish-failed",
+    "connector-url-differs",
+    "unproven",
+    "import-rejected",
+    "token-unusable",
+    "revocation-failed",
+    "proof-failed",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class LastError:
     """Why the last attempt failed; cleared by a success."""

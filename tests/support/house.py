@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -50,6 +51,9 @@ class Recorder:
 
     def record(self, event: str, **details: object) -> None:
         self.events.append({"event": event, **details})
+
+    def about(self, correlation_id: str) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def notify(self, event: str, generation: Generation | None, *, detail: str | None = None) -> None:
         self.notices.append(event)

@@ -1,0 +1,110 @@
+"""The table in docs/logs.md has the events that the code has: names, levels and fields."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.events import _WARNINGS
+
+ROOT = Path(__file__).parents[1]
+LOGGING = {"debug": "debug", "info": "info", "warning": "warning", "exception": "error"}
+# What hands a name on to `record`, and the fields that it adds.
+JOURNALED = {
+    "record": set(),
+    "tell": {"detail"},
+    "succeed": {"fingerprint", "not_after"},
+    "_make": {"fingerprint", "not_after", "duration_seconds"},
+    "_now_and_then": {"code", "detail"},
+}
+# Where a name is handed on: the callers of these say which.
+HANDED_ON = {
+    ("app/events.py", "event"),
+    ("app/attempts.py", "event"),
+    ("app/scheduler.py", "reason"),
+    ("app/main.py", "code"),
+}
+# Every event of an attempt has it, so the table says so once.
+IN_GENERAL = {"correlation_id"}
+Event = tuple[str, str, frozenset[str]]
+
+
+def events_of(path: str, tree: ast.AST) -> Iterator[Event]:
+    """(name, level, fields) of each call that says something; or fail at one whose name is not known."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and node.args and (found := said_by(path, node)) is not None:
+            level, fields = found
+            match node.args[0]:
+                case ast.Constant(value=str(name)):
+                    default = "warning" if name in _WARNINGS else "info"
+                    yield name, level or default, frozenset(fields - IN_GENERAL)
+                case ast.Name(id=name) if (path, name) in HANDED_ON:
+                    pass
+                case _:
+                    pytest.fail(f"{path}, line {node.lineno}: the name of an event must be a plain string")
+
+
+def said_by(path: str, call: ast.Call) -> tuple[str | None, set[str]] | None:
+    """The level, None if the journal decides, and the fields; None for a call that says nothing."""
+    match call.func:
+        case ast.Attribute(value=ast.Name(id="_log"), attr=method) if method != "log":
+            return LOGGING[method], extra_of(call)
+        case ast.Attribute(attr=method) if method in JOURNALED:
+            return None, JOURNALED[method] | {each.arg for each in call.keywords if each.arg}
+        case ast.Attribute(attr="_warn") | ast.Name(id="warn"):
+            if path == "app/scheduler.py":
+                return None, {"code", "detail"}
+            return "warning", {"detail"}
+    return None
+
+
+def extra_of(call: ast.Call) -> set[str]:
+    for keyword in call.keywords:
+        if keyword.arg == "extra":
+            assert isinstance(keyword.value, ast.Dict), "the fields of an event must be written where it is"
+            return {str(ast.literal_eval(key)) for key in keyword.value.keys if key is not None}
+    return set()
+
+
+def in_code() -> dict[str, tuple[str, frozenset[str]]]:
+    found: dict[str, tuple[str, frozenset[str]]] = {}
+    for path in sorted((ROOT / "app").rglob("*.py")):
+        name = str(path.relative_to(ROOT))
+        for event, level, fields in events_of(name, ast.parse(path.read_text())):
+            known = found.get(event, (level, frozenset()))
+            assert known[0] == level, f"{event} has two levels"
+            found[event] = level, known[1] | fields
+    return found
+
+
+def in_table() -> dict[str, tuple[str, frozenset[str]]]:
+    rows = re.findall(
+        r"^\| `([a-z-]+)` \| (\w+) \| .+? \|(?: (.*) )?\|$",
+        (ROOT / "docs" / "logs.md").read_text().replace("| |\n", "||\n"),
+        re.MULTILINE,
+    )
+    assert len({name for name, _, _ in rows}) == len(rows)
+    return {
+        name: (level, frozenset(re.findall(r"`(\w+)`", fields)) - IN_GENERAL) for name, level, fields in rows
+    }
+
+
+def test_the_table_has_every_event_and_no_other() -> None:
+    table = in_table()
+    table.pop("library-message")  # not said by us
+    assert table == in_code()
+
+
+def test_every_warning_is_an_event() -> None:
+    assert in_code().keys() >= _WARNINGS
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["_log.info('two words' + x)", "self._journal.record(name)", "self._warn(f'{a}', 'b')"],
+)
+def test_a_name_that_is_put_together_is_found(source: str) -> None:
+    with pytest.raises(pytest.fail.Exception):
+        list(events_of("app/renewal.py", ast.parse(source)))
