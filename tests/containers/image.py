@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from app import __version__
-from tests.support.containers import Container, Image, Network, Wish
+from tests.support.containers import Container, Image, Network, Wish, run
 
+ROOT = Path(__file__).parents[2]
 UID = 65532
 LIMIT = 90_000_000  # bytes that the application may add to its base
 STORE, PUBLISHED = "/var/lib/compass-sidecar", "/run/compass-sidecar"
@@ -205,7 +206,7 @@ def test_it_works_on_volumes_as_kubernetes_makes_them(stage: Stage, tmp_path: Pa
 
 
 def test_the_tmpfs_of_the_compose_file_can_be_its_store(stage: Stage) -> None:
-    text = Path("docker-compose.yml").read_text()
+    text = (ROOT / "docker-compose.yml").read_text()
     found = re.search(rf'# +tmpfs: \[.*"{STORE}:([a-z0-9=,]+)"', text)
     assert found is not None
     sidecar = start_sidecar(stage, tmpfs={"/tmp": "mode=1777", STORE: found[1]})
@@ -221,6 +222,34 @@ def test_a_volume_of_another_owner_is_explained(stage: Stage, tmp_path: Path) ->
     said = sidecar.log.read_text()
     assert "COMPASS_STORE_DIR" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("refused", [set(), {"setpriority", "chown", "fchown", "fchownat"}])
+def test_it_renews_under_the_system_call_filter_of_the_systemd_unit(stage: Stage, refused: set[str]) -> None:
+    """And under a stricter one, as long as nothing needs a group."""
+    allowed = sorted(system_calls(ROOT / "deploy/systemd/compass-sidecar.service") - refused)
+    group = {} if refused else {"COMPASS_PUBLISH_GROUP": "65533"}
+    sidecar = start_sidecar(stage, environment=group, groups=[65533], system_calls=allowed)
+    sidecar.await_health(["CMD", "compass-sidecar", "healthcheck", "--ready"])
+    assert "Seccomp:\t2" in sidecar.proc("status")
+    assert call(stage, "/renew", "-X", "POST")["renewed"] is True
+    sidecar.close()
+
+
+def system_calls(unit: Path) -> set[str]:
+    """What `SystemCallFilter` allows: a list, and further lines that add to it or take away."""
+    allowed: set[str] = set()
+    for words in re.findall(r"^SystemCallFilter=(.*)$", unit.read_text(), re.MULTILINE):
+        named = set().union(*(expand(word) for word in words.removeprefix("~").split()))
+        allowed = allowed - named if words.startswith("~") else allowed | named
+    return allowed
+
+
+def expand(word: str) -> set[str]:
+    if not word.startswith("@"):
+        return {word}
+    lines = run("systemd-analyze", "syscall-filter", word).splitlines()[1:]
+    return set().union(*(expand(line.strip()) for line in lines if line.strip() and "#" not in line))
 
 
 # --- how it ends ---------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ What an engine adds is done here as Docker does it: names that resolve, volumes 
 of what the image has at their place, and health checks. There are no resource limits.
 """
 
+import errno
 import json
 import os
 import re
@@ -97,6 +98,7 @@ class Wish:
     groups: Sequence[int] = ()
     mounts: Mapping[str, tuple[Path, str]] = field(default_factory=dict)
     tmpfs: Mapping[str, str] = field(default_factory=lambda: {"/tmp": "mode=1777"})
+    system_calls: Sequence[str] | None = None  # those that are not refused; None: all
 
 
 class Container:
@@ -154,6 +156,7 @@ class Container:
             "linux": {
                 "namespaces": [*spaces, {"type": "network", "path": path}],
                 "readonlyPaths": ["/proc/sys"],
+                **({} if wish.system_calls is None else {"seccomp": _filter(wish.system_calls)}),
             },
         }
 
@@ -230,3 +233,12 @@ def volume(path: Path, image: Image, at: str) -> Path:
 def _mount(at: str, kind: str, source: str, *options: str) -> dict[str, Any]:
     words = [word for option in options for word in option.split(",") if word]
     return {"destination": at, "type": kind, "source": source, "options": words}
+
+
+def _filter(names: Sequence[str]) -> dict[str, Any]:
+    return {
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "defaultErrnoRet": errno.EPERM,
+        "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_AARCH64"],
+        "syscalls": [{"names": list(names), "action": "SCMP_ACT_ALLOW"}],
+    }
