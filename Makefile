@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 4
 PYTEST_ARGS ?=
 
-.PHONY: help demo test bench soak check format lock serve emulator clean image image-test compose-test
+.PHONY: help demo test bench soak check format lock serve emulator clean image image-test compose-test deploy-test prometheusrule
 .DEFAULT_GOAL := help
 
 help: ## show this
@@ -64,6 +64,20 @@ compose-test: image ## run the services of docker-compose.yml together, each in 
 	@deploy/debian buildah crun ip curl
 	$(BIN)/python -m pytest tests/containers/compose.py
 
+DEPLOY := .venv-deploy
+
+deploy-test: $(DEPLOY)/.ready ## check manifests, compose file and systemd unit with their own tools
+	@deploy/debian podman systemd-analyze
+	deploy/verify $(DEPLOY)/bin
+
+$(DEPLOY)/.ready: requirements-deploy.lock $(READY)
+	@$(PYTHON) -m venv $(DEPLOY)
+	$(DEPLOY)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-deploy.lock
+	@touch $@
+
+prometheusrule: ## make the PrometheusRule anew from deploy/prometheus/alerts.yaml
+	deploy/kubernetes/render-prometheusrule
+
 # Universal: one lock file for Python 3.11 to 3.13. It names no index address.
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --custom-compile-command 'make lock' pyproject.toml
@@ -72,7 +86,8 @@ lock: $(READY) ## make the lock files anew from pyproject.toml
 	$(LOCK) -o requirements.lock
 	$(LOCK) --extra emulator -c requirements.lock -o requirements-emulator.lock
 	$(LOCK) --all-extras --allow-unsafe -c requirements.lock -o requirements-dev.lock
+	printf 'kubernetes-validate\npodman-compose\n' | $(LOCK:pyproject.toml=-) -o requirements-deploy.lock
 	echo setuptools | $(LOCK:pyproject.toml=-) --allow-unsafe -c requirements-dev.lock -o requirements-build.lock
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) .demo .emulator .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) $(DEPLOY) .demo .emulator .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

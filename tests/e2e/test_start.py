@@ -1,11 +1,12 @@
-"""A start that takes long can be ended."""
+"""From the outside: how a start can be ended, and what probes find."""
 
 import fcntl
 import time
 from pathlib import Path
 
+from app.api.guard import UNGUARDED
 from tests.e2e.conftest import Start
-from tests.support.processes import wait_until
+from tests.support.processes import free_port, wait_until
 
 
 def handles_sigterm(pid: int) -> bool:
@@ -24,3 +25,10 @@ def test_sigterm_ends_a_sidecar_that_waits_for_the_lock_of_its_store(start: Star
         wait_until(lambda: handles_sigterm(sidecar.process.pid), "a handler")
         time.sleep(1)  # by then it waits; were it still loading, the outcome would have to be the same
         assert sidecar.stop() == 0
+
+
+def test_the_health_listener_answers_every_path_that_the_manifests_ask_for(start: Start) -> None:
+    port = free_port()
+    sidecar = start(health_port=str(port)).ready()
+    for path in sorted(UNGUARDED):
+        assert sidecar.client.get(f"http://127.0.0.1:{port}{path}").status_code == 200, path
