@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 4
 PYTEST_ARGS ?=
 
-.PHONY: help demo test bench soak check format lock serve emulator clean image image-test compose-test deploy-test prometheusrule
+.PHONY: help demo test bench soak check format lock serve emulator clean image image-test compose-test deploy-test dist-test prometheusrule
 .DEFAULT_GOAL := help
 
 help: ## show this
@@ -63,6 +63,9 @@ image-test: image ## build the images and run them: uid, read-only root, renewal
 compose-test: image ## run the services of docker-compose.yml together, each in its own namespaces
 	@deploy/debian buildah crun ip curl
 	$(BIN)/python -m pytest tests/containers/compose.py
+
+dist-test: $(READY) ## build wheel and sdist, install each in a clean environment and run it
+	$(BIN)/python -m pytest tests/dist.py
 
 DEPLOY := .venv-deploy
 
