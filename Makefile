@@ -9,11 +9,11 @@ READY := $(VENV)/.ready
 WORKERS ?= 4
 PYTEST_ARGS ?=
 
-.PHONY: help demo test bench soak check format lock serve emulator clean image image-test compose-test deploy-test dist-test prometheusrule
+.PHONY: help demo test bench soak check format lock serve emulator clean image image-test compose-test deploy-test dist-test test-313 prometheusrule
 .DEFAULT_GOAL := help
 
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(READY): requirements-dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -63,6 +63,10 @@ image-test: image ## build the images and run them: uid, read-only root, renewal
 compose-test: image ## run the services of docker-compose.yml together, each in its own namespaces
 	@deploy/debian buildah crun ip curl
 	$(BIN)/python -m pytest tests/containers/compose.py
+
+test-313: $(READY) ## run the suite under Python 3.13, in a container
+	@deploy/debian buildah debootstrap
+	deploy/image/test-313 -n $(WORKERS) $(PYTEST_ARGS)
 
 dist-test: $(READY) ## build wheel and sdist, install each in a clean environment and run it
 	$(BIN)/python -m pytest tests/dist.py

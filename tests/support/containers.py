@@ -102,10 +102,15 @@ class Wish:
 
 
 class Container:
-    """One that runs: read-only root, no capabilities, no new privileges, process 1 in its own namespace."""
+    """One that runs: read-only root, no capabilities, no new privileges, process 1 in its own namespace.
 
-    def __init__(self, name: str, wish: Wish, network: Network, folder: Path) -> None:
-        self.name = f"{network.space(name)}"
+    It is the member of the network that is called like it, or one of several of the one named `member`.
+    """
+
+    def __init__(
+        self, name: str, wish: Wish, network: Network, folder: Path, *, member: str | None = None
+    ) -> None:
+        self.name = network.space(name)
         self.wish = wish
         self._bundle = folder / name
         self._state = folder / "crun"
@@ -115,7 +120,7 @@ class Container:
             "127.0.0.1 localhost\n::1 localhost\n"
             + "".join(f"{address} {each}\n" for each, address in network.addresses.items())
         )
-        self._config = self._render(name, network, hosts)
+        self._config = self._render(member or name, network, hosts)
         (self._bundle / "config.json").write_text(json.dumps(self._config))
         self.log = self._bundle / "log"
         with self.log.open("wb") as log:
