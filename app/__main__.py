@@ -1,38 +1,57 @@
-"""`python -m app` and `compass-sidecar`: serve at once, or hand over to the command line.
+"""`python -m app` and `compass-sidecar`: serve or check health at once, or hand over to the command line.
 
-Serving loads neither typer nor rich: they cost start time and memory that a sidecar never needs.
+Neither loads typer or rich: they cost start time, and memory that a sidecar never needs.
 """
 
 import gc
-import logging
 import os
-import signal
 import sys
 import warnings
 
-from app.errors import SettingsError, SidecarError
-
 
 def main() -> None:
+    # httpx's own command line, which it imports wherever click and rich are installed: 6 MiB for nothing.
+    sys.modules["httpx._main"] = None  # type: ignore[assignment]
+    arguments = sys.argv[1:]
+    serving = arguments in ([], ["serve"])
+    try:
+        sys.exit(serve() if serving else _command(arguments))
+    except KeyboardInterrupt:  # most likely in the middle of an import
+        sys.exit(0 if serving else 130)
+
+
+def _command(arguments: list[str]) -> int:
+    if arguments[:1] == ["healthcheck"]:
+        from app.healthcheck import main as healthcheck  # noqa: PLC0415 - see above
+
+        return healthcheck(arguments[1:], os.environ)
+    _silence_warnings()
+    from app.cli import main as command_line  # noqa: PLC0415 - see above
+
+    return command_line()
+
+
+def _silence_warnings() -> None:
     # Operators configure countries such as `Germany`, about which cryptography warns on every parse.
     warnings.filterwarnings("ignore", message="Attribute's length must be")
-    if sys.argv[1:] in ([], ["serve"]):
-        sys.exit(serve())
-    from app.cli import app  # noqa: PLC0415 - see above
-
-    app(prog_name="compass-sidecar")
 
 
 def serve() -> int:
     """Run the sidecar; 2 if the configuration cannot be used, 1 if the store cannot be."""
+    _silence_warnings()
+    import signal  # noqa: PLC0415 - the health check has no time for it
+
     # A start may take long, and as a container's process 1 we outlive each signal that nobody handles.
     # Until the server does, nothing of ours needs more care than a kill gets.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     # Importing allocates much and frees nothing: collecting meanwhile costs a fifth of the start.
     gc.disable()
+    import logging  # noqa: PLC0415 - as above
+
     import uvloop  # noqa: PLC0415 - the other commands need no server
 
     from app.adapters.logs import ForPeople, JSONLines, configure_logging  # noqa: PLC0415
+    from app.errors import SettingsError, SidecarError  # noqa: PLC0415
     from app.main import run  # noqa: PLC0415
     from app.settings import Settings, find_store_dir  # noqa: PLC0415
 
@@ -51,8 +70,6 @@ def serve() -> int:
         for problem in error.problems:
             print(f"compass-sidecar: {problem}", file=sys.stderr)  # noqa: T201
         return 2
-    except KeyboardInterrupt:
-        return 0
     except SidecarError as error:
         print(f"compass-sidecar: {error.detail}", file=sys.stderr)  # noqa: T201
         return 1

@@ -25,7 +25,7 @@ from app.core.policy import (
     renewal_at,
     unproven,
 )
-from app.core.status import Status
+from app.core.status import State, Status, state_of
 from app.core.token import OneTimeToken, parse_token
 from app.errors import (
     ConnectorTimeout,
@@ -108,6 +108,7 @@ class Scheduler:
         self._wake = asyncio.Event()
         self._changed = asyncio.Event()
         self._served: object = None
+        self._told: object = None
         self._stopping = False
         self._beat = clock.monotonic()
 
@@ -128,6 +129,7 @@ class Scheduler:
             name = "CONNECTOR_URL" if isinstance(problem, NoCredential) else "CLIENT_CERTIFICATE_FILE"
             raise SettingsError([f"COMPASS_{name}: {problem.detail}"])
         self._refresh()
+        self._tell_state()
 
     async def run(self) -> None:
         """Look at the world until `stop`."""
@@ -165,6 +167,8 @@ class Scheduler:
             return LOOK
         finally:
             self._refresh()
+            if not self._attempts.running():  # what passes within an attempt is no state to tell
+                self._tell_state()
 
     async def _act(self) -> timedelta:
         if self._attempts.running() or self._stopping:
@@ -314,6 +318,14 @@ class Scheduler:
         if served != self._served:
             self._served = served
             self._announce_change()
+
+    def _tell_state(self) -> None:
+        """What comes of the clock alone, such as `renewal-overdue`, has no event of its own."""
+        state, reasons = told = state_of(self.status, self._clock.now())
+        if told != self._told:
+            self._told = told
+            level = logging.INFO if state is State.CONNECTED else logging.WARNING
+            _log.log(level, "state-changed", extra={"state": state.value, "reasons": list(reasons)})
 
     def _next_attempt_at(self, now: datetime) -> datetime | None:
         decision, generation = self._decide(now), self._renewal.generation

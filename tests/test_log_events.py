@@ -36,7 +36,7 @@ def events_of(path: str, tree: ast.AST) -> Iterator[Event]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and node.args and (found := said_by(path, node)) is not None:
             level, fields = found
-            match node.args[0]:
+            match name_of(node):
                 case ast.Constant(value=str(name)):
                     default = "warning" if name in _WARNINGS else "info"
                     yield name, level or default, frozenset(fields - IN_GENERAL)
@@ -46,10 +46,18 @@ def events_of(path: str, tree: ast.AST) -> Iterator[Event]:
                     pytest.fail(f"{path}, line {node.lineno}: the name of an event must be a plain string")
 
 
+def name_of(call: ast.Call) -> ast.expr:
+    leveled = isinstance(call.func, ast.Attribute) and call.func.attr == "log"
+    return call.args[1] if leveled else call.args[0]
+
+
 def said_by(path: str, call: ast.Call) -> tuple[str | None, set[str]] | None:
     """The level, None if the journal decides, and the fields; None for a call that says nothing."""
     match call.func:
-        case ast.Attribute(value=ast.Name(id="_log"), attr=method) if method != "log":
+        case ast.Attribute(value=ast.Name(id="_log"), attr="log"):
+            # At either of two levels: the table has the more severe one, and says when it is the other.
+            return None if path == "app/events.py" else ("warning", extra_of(call))
+        case ast.Attribute(value=ast.Name(id="_log"), attr=method):
             return LOGGING[method], extra_of(call)
         case ast.Attribute(attr=method) if method in JOURNALED:
             return None, JOURNALED[method] | {each.arg for each in call.keywords if each.arg}

@@ -474,3 +474,21 @@ async def test_a_loop_that_hangs_is_not_alive(house: House) -> None:
     assert house.scheduler.alive()
     house.clock.advance(2 * MINUTE)
     assert not house.scheduler.alive()
+
+
+async def test_a_state_that_comes_of_the_clock_alone_is_logged_once(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "app.scheduler")
+    await house.holding()
+    house.connector.always["configuration"] = DOWN
+    await house.run_for(LIFETIME * 0.8)
+    house.connector.always.clear()
+    await house.run_for(DAY)
+    told = [vars(each) for each in caplog.records if each.message == "state-changed"]
+    assert [(each["levelname"], each["state"], each["reasons"]) for each in told] == [
+        ("INFO", "connected", []),
+        ("WARNING", "degraded", ["renewal-failing"]),
+        ("WARNING", "degraded", ["renewal-failing", "renewal-overdue"]),
+        ("INFO", "connected", []),
+    ]

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import errno
 import json
 import os
 import re
@@ -16,7 +17,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 import httpx
 
-from app.adapters.transport import Reply, Transport
+from app.adapters.transport import Progress, Reply, Step, Transport
 from app.core.answer import (
     Configuration,
     SignedAnswer,
@@ -72,7 +73,8 @@ _ALERTS: Mapping[str, str] = {
     "bad certificate": "our certificate is not accepted, perhaps not yet valid by its clock",
     "unsupported certificate": "certificates of this kind are not accepted",
     "certificate revoked": "our certificate is revoked",
-    "certificate expired": "our certificate has expired or, if it is new, the clocks differ",
+    "certificate expired": "our certificate has expired, and only a new one-time token helps; or, if it is "
+    "new, the clocks differ",
     "certificate unknown": "our certificate is not accepted, without a reason",
     "unknown ca": "the CA of our certificate is unknown to it, usually since it was changed on that side",
     "access denied": "our certificate is good, but not let in",
@@ -80,12 +82,33 @@ _ALERTS: Mapping[str, str] = {
     "certificate required": "a client certificate is demanded",
 }
 
+# What the operating system's words mean for whoever has to do something about it.
+_MEANINGS: Mapping[int, str] = {
+    errno.ECONNREFUSED: "nothing listens there: it is down, or its URL has a wrong host or port",
+    errno.EHOSTUNREACH: "there is no way to its network from here",
+    errno.ENETUNREACH: "there is no way to its network from here",
+    errno.ETIMEDOUT: "nothing answers there, as when a firewall drops what we send",
+    errno.ECONNRESET: "something on the way cuts the connection, or it restarts",
+}
+_PROXY_ANSWERS: Mapping[str, str] = {
+    "407": "it wants a user name and a password: COMPASS_CONNECTOR_PROXY=http://USER:PASSWORD@HOST:PORT",
+    "403": "it does not let us through to this host: have it allowed there, or exempt it with NO_PROXY",
+}
+_SLOW: Mapping[Step, str] = {
+    Step.CONNECT: "no connection to {where} within {limit} s: nothing answers there, as when a firewall "
+    "drops what we send, or its name is looked up in vain",
+    Step.PROXY: "no tunnel to {where} within {limit} s: the proxy took our request and does not answer it",
+    Step.TLS: "no TLS with {where} within {limit} s: it took the connection and then said nothing",
+    Step.CALL: "no full answer from {where} within {limit} s: it took our call, and is slow or hangs",
+}
+
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One call as seen from here. `date` is the answer's own, `at` our clock when its header came."""
+    """One call as seen from here. `date` is the answer's own, `at` our clock when its header came, and
+    `step` how far it came."""
 
     correlation_id: str
     operation: Operation
@@ -93,6 +116,20 @@ class Observation:
     seconds: float
     date: datetime | None
     at: datetime
+    step: Step = Step.CALL
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What a failed call needs to be told of in plain words. `where` is whom it was dealing with at that
+    step; `mutual` whether we had a certificate to present; `now` our clock."""
+
+    where: str
+    mutual: bool
+    step: Step = Step.CALL
+    ca_file: Path | None = None
+    limit: timedelta = timedelta(seconds=30)
+    now: datetime | None = None
 
 
 class Connector:
@@ -112,6 +149,8 @@ class Connector:
         now: Callable[[], datetime],
     ) -> None:
         self._transport = Transport(ca_file=ca_file, proxy_for=proxy_for, timeout=timeout, now=now)
+        self._ca_file = ca_file
+        self._timeout = timeout
         self._observe = observe
         self._now = now
 
@@ -152,63 +191,88 @@ class Connector:
     ) -> _T:
         started = asyncio.get_running_loop().time()
         reply: Reply | None = None
+        progress = Progress()
         try:
-            reply = await self._post(door, document, variables)
+            reply = await self._post(door, document, variables, progress)
             date = parse_date(reply.headers)
             result = read(read_answer(reply.status, reply.headers, reply.body), date)
         except SidecarError as error:
-            self._report(door, operation, error.code, started, reply)
+            self._report(door, operation, error.code, started, reply, step=progress.step)
             raise
-        self._report(door, operation, "ok", started, reply)
+        self._report(door, operation, "ok", started, reply, step=progress.step)
         return result
 
     def _report(
-        self, door: Door, operation: Operation, outcome: str, started: float, reply: Reply | None
+        self,
+        door: Door,
+        operation: Operation,
+        outcome: str,
+        started: float,
+        reply: Reply | None,
+        *,
+        step: Step,
     ) -> None:
         seconds = asyncio.get_running_loop().time() - started
         date = parse_date(reply.headers) if reply else None
         at = reply.at if reply else self._now()
-        self._observe(Observation(door.correlation_id, operation, outcome, seconds, date, at))
+        self._observe(Observation(door.correlation_id, operation, outcome, seconds, date, at, step))
 
-    async def _post(self, door: Door, document: str, variables: Mapping[str, str]) -> Reply:
+    async def _post(
+        self, door: Door, document: str, variables: Mapping[str, str], progress: Progress
+    ) -> Reply:
         body = json.dumps({"query": document, "variables": variables}).encode("ascii")
         outer = sys.exception()
         try:
-            return await self._transport.post(door, body)
+            return await self._transport.post(door, body, progress)
         except FOREIGN as error:
-            where = self._transport.where(door)
-            raise translate(error, where=where, mutual=door.pair is not None, outer=outer) from error
+            circumstances = Circumstances(
+                where=self._transport.where(door, progress.step),
+                mutual=door.pair is not None,
+                step=progress.step,
+                ca_file=self._ca_file,
+                limit=self._timeout,
+                now=self._now(),
+            )
+            raise translate(error, circumstances, outer=outer) from error
 
 
 def translate(
-    error: Exception, *, where: str, mutual: bool, outer: BaseException | None = None
+    error: Exception, circumstances: Circumstances, *, outer: BaseException | None = None
 ) -> ConnectorError:
     """The error of our tree for one of FOREIGN.
 
     TLS trouble is told by its text wherever it is in the chain, not by a class: in TLS 1.3 a refusal of
-    our certificate shows on the first read. `mutual`: whether we had a certificate to present.
-    `outer`: what the caller was handling already, which Python hangs into the chain and is not of this call.
+    our certificate shows on the first read. `outer`: what the caller was handling already, which Python
+    hangs into the chain and is not of this call.
     """
+    where = circumstances.where
     if isinstance(error, httpx.TimeoutException | TimeoutError):
-        return ConnectorTimeout(f"no full answer from {where} in time")
+        limit = f"{circumstances.limit.total_seconds():g}"
+        return ConnectorTimeout(_SLOW[circumstances.step].format(where=where, limit=limit))
     links = list(_links(error, outer))
     told = " ".join(map(str, links)).lower().replace("_", " ")
-    if trouble := _tls_trouble(links, told, where, mutual=mutual):
+    if trouble := _tls_trouble(links, told, circumstances):
         return trouble
     if isinstance(error, httpx.ProxyError):
-        return ConnectorUnavailable(f"no way to {where}: it answered {printable(str(error))}")
+        answer = printable(str(error))
+        meaning = _PROXY_ANSWERS.get(answer[:3], "it cannot get through to this host either")
+        return ConnectorUnavailable(f"no way to {where}: the proxy answered {answer}: {meaning}")
     if isinstance(error, httpx.NetworkError | OSError) or _CUT_OFF.search(told):
-        hint = ", which may also be how it refuses a client certificate" if mutual else ""
+        met = circumstances.mutual and circumstances.step in (Step.TLS, Step.CALL)
+        hint = "; this may also be how it refuses our client certificate" if met else ""
         return ConnectorUnavailable(f"no answer from {where}: {_reason(links)}{hint}")
     return ConnectorProtocol(f"no HTTP with {where}: {_reason(links)}")
 
 
-def _tls_trouble(links: list[BaseException], told: str, where: str, *, mutual: bool) -> ConnectorError | None:
+def _tls_trouble(
+    links: list[BaseException], told: str, circumstances: Circumstances
+) -> ConnectorError | None:
+    where = circumstances.where
     for link in links:
         if isinstance(link, ssl.SSLCertVerificationError):
-            return _untrusted(link, where)
+            return _untrusted(link, circumstances)
     if alert := _ALERT.search(told):
-        return _alerted(alert[1].strip(), where, mutual=mutual)
+        return _alerted(alert[1].strip(), where, mutual=circumstances.mutual)
     for link in links:
         if isinstance(link, ssl.SSLError):
             return ConnectorProtocol(f"{where} speaks no TLS that we understand: {printable(str(link))}")
@@ -231,11 +295,31 @@ def _links(error: BaseException, outer: BaseException | None) -> Iterator[BaseEx
             waiting += link.exceptions
 
 
-def _untrusted(link: ssl.SSLCertVerificationError, where: str) -> ConnectorUntrusted:
-    reason = printable(getattr(link, "verify_message", str(link)))
+def _untrusted(link: ssl.SSLCertVerificationError, circumstances: Circumstances) -> ConnectorUntrusted:
+    reason = printable(getattr(link, "verify_message", str(link))).rstrip(".")
     return ConnectorUntrusted(
-        f"the server certificate of {where} does not verify: {reason}; "
-        "COMPASS_CONNECTOR_CA_FILE names the authorities to trust"
+        f"the server certificate of {circumstances.where} does not verify: {reason}: "
+        f"{_advice(reason, circumstances)}"
+    )
+
+
+def _advice(reason: str, circumstances: Circumstances) -> str:
+    """OpenSSL's words for a certificate that does not verify, in ours."""
+    if "expired" in reason or "not yet valid" in reason:
+        ours = f"{circumstances.now:%Y-%m-%dT%H:%M:%SZ}" if circumstances.now else "not known"
+        return f"our clock says {ours}; if that is right, its operator has to replace it, else set our clock"
+    if "mismatch" in reason:
+        return "it is for another host; check the host in the URL"
+    # An https proxy is judged by the system's trust store alone.
+    ca_file = None if circumstances.step is Step.PROXY else circumstances.ca_file
+    if ca_file is None:
+        return (
+            "it is signed by none of the authorities that this system trusts; "
+            "COMPASS_CONNECTOR_CA_FILE can name others"
+        )
+    return (
+        f"it is signed by none of the authorities in COMPASS_CONNECTOR_CA_FILE ({ca_file}); put the PEM of "
+        "the one that signed it there (not the CA of the client certificate, which is another one)"
     )
 
 
@@ -257,10 +341,19 @@ def _alerted(alert: str, where: str, *, mutual: bool) -> ConnectorError:
 def _reason(links: list[BaseException]) -> str:
     for link in links:
         if isinstance(link, socket.gaierror):
-            return f"its name cannot be resolved ({link.strerror})"
+            return _unresolved(link)
         if isinstance(link, httpx.RemoteProtocolError):
             return printable(str(link)).rstrip(".")
-    reasons = dict.fromkeys(
-        os.strerror(link.errno) for link in links if isinstance(link, OSError) and link.errno
+    numbers = dict.fromkeys(link.errno for link in links if isinstance(link, OSError) and link.errno)
+    reasons = ", ".join(os.strerror(number) for number in numbers) or "the connection was closed"
+    meaning = next((_MEANINGS[number] for number in numbers if number in _MEANINGS), None)
+    return f"{reasons}: {meaning}" if meaning else reasons
+
+
+def _unresolved(link: socket.gaierror) -> str:
+    meaning = (
+        "no name server answers: look at the DNS of this machine or pod"
+        if link.errno == socket.EAI_AGAIN
+        else "there is no such name for the DNS of this machine or pod; is it spelt right?"
     )
-    return ", ".join(reasons) or "the connection was closed"
+    return f"its name cannot be resolved ({link.strerror}): {meaning}"

@@ -26,6 +26,12 @@ TEMPORARY = ".tmp-"
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 # We have run out of something: what a file holds is not known, and nothing says that it is damaged.
 SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+_WAYS_OUT = {
+    errno.ENOSPC: "; make room on its volume, or make that larger",
+    errno.EDQUOT: "; make room within the quota, or raise that",
+    errno.EROFS: "; mount it for writing",
+    errno.EFBIG: "; raise the limit on the size of files (ulimit -f)",
+}
 
 Warn = Callable[[str, str], None]
 
@@ -132,6 +138,26 @@ def replace_file(path: Path, content: bytes) -> None:
     sync_directory(path.parent)
 
 
+def deliver(path: Path, content: bytes) -> None:
+    """Content where somebody outside wants it: a file (0644 if it is new) is replaced as a whole, behind a
+    link if that is one; a pipe or a device is written to."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        mode = stat.S_IFREG | 0o644
+    if not stat.S_ISREG(mode):
+        path.write_bytes(content)
+        return
+    path = Path(os.path.realpath(path))
+    fresh = temporary(path.parent)
+    try:
+        write_file(fresh, content, mode=stat.S_IMODE(mode))
+        rename(fresh, path)
+    except OSError:
+        remove(fresh)
+        raise
+
+
 def replace_folder(fresh: Path, folder: Path) -> None:
     """`fresh` takes the place of `folder`. A crash leaves the one, the other or none: never a mix."""
     old = set_aside(folder) if os.path.lexists(folder) else None
@@ -226,7 +252,12 @@ def writing(problem: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreWriteFailed(f"{problem}: {reason(error)}") from error
+        raise StoreWriteFailed(f"{problem}: {reason(error)}{way_out(error)}") from error
+
+
+def way_out(error: OSError) -> str:
+    """What to do about it, as the end of a sentence; nothing where there is nothing to say."""
+    return _WAYS_OUT.get(error.errno or 0, "")
 
 
 def reason(error: OSError) -> str:
@@ -276,6 +307,28 @@ def prove_usable(directory: Path, *, variable: str, warn: Warn) -> None:
         warn("disk-full", f"{directory} cannot be written for now: {reason(error)}")
     finally:
         remove(renamed)
+
+
+def try_out(directory: Path, size: int) -> None:
+    """Raise what writing that much there would raise now. Nothing is changed: the file has no name.
+
+    A file system without such files (NFS, older overlays) is asked for permission and room only.
+    """
+    try:
+        descriptor = os.open(directory, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+            raise
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(directory)) from error
+        room = shutil.disk_usage(directory)
+        if room.total and room.free < size:  # some do not know how large they are
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory)) from error
+        return
+    try:
+        write_all(descriptor, bytes(size))
+    finally:
+        os.close(descriptor)
 
 
 def unwritable(directory: Path, error: OSError, *, variable: str) -> SettingsError:

@@ -100,6 +100,23 @@ class Store:
         name = store._current_name()
         return None if name is None else store._read(name)
 
+    @classmethod
+    def holder(cls, directory: Path) -> str | None:
+        """Who uses the store now, as far as a look from outside can tell; None if nobody."""
+        try:
+            descriptor = os.open(directory / _LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return os.pread(descriptor, 200, 0).decode("ascii", "replace").strip() or "another process"
+        except OSError:
+            return None
+        finally:
+            os.close(descriptor)
+        return None
+
     def close(self) -> None:
         """Release the lock. Nothing else may be called afterwards."""
         with self._guard:
@@ -262,7 +279,7 @@ class Store:
 
     def activate(self, credential: Credential, facts: Facts) -> Generation:
         """Write a new generation and make it current; StoreWriteFailed leaves the old one so."""
-        with self._guard, files.writing("the new generation cannot be stored"):
+        with self._guard, files.writing(f"the new generation cannot be stored in {self._directory}"):
             contents = _contents(credential.chain, {_KEY: credential.key_pem})
             record = _record(facts, contents)
             folder = files.write_folder(self._generations, {**contents, _FACTS: files.seal(record)})
@@ -391,7 +408,7 @@ class Store:
 
     def save_pending(self, pending: Pending) -> None:
         """Replace whatever was under way, as a whole."""
-        with self._guard, files.writing("the renewal under way cannot be stored"):
+        with self._guard, files.writing(f"the renewal under way cannot be stored in {self._directory}"):
             contents = _pending_contents(pending)
             record = files.seal(_record(pending, contents))
             folder = files.write_folder(self._directory, {**contents, _PENDING: record})
@@ -399,7 +416,7 @@ class Store:
 
     def save_signed(self, pending: Pending) -> None:
         """Add the signed answer. `pending.json` comes last: until then the answer is not there."""
-        with self._guard, files.writing("the signed answer cannot be stored"):
+        with self._guard, files.writing(f"the signed answer cannot be stored in {self._directory}"):
             contents = _pending_contents(pending)
             for name in (_CHAIN, _CA):
                 if name in contents:
@@ -408,7 +425,7 @@ class Store:
 
     def amend_pending(self, pending: Pending) -> None:
         """Only what `pending.json` holds has changed."""
-        with self._guard, files.writing("the renewal under way cannot be stored"):
+        with self._guard, files.writing(f"the renewal under way cannot be stored in {self._directory}"):
             record = files.seal(_record(pending, _pending_contents(pending)))
             files.replace_file(self._pending / _PENDING, record)
 

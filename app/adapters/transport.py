@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import StrEnum
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib import import_module
 from pathlib import Path
@@ -35,6 +36,22 @@ KEEPALIVE_EXPIRY = 15.0
 _LIMITS = httpx.Limits(max_keepalive_connections=1, keepalive_expiry=KEEPALIVE_EXPIRY)
 
 _Stamp = tuple[int, int, int]
+
+
+class Step(StrEnum):
+    """What of a call is under way, in this order; a proxy's only if there is one."""
+
+    CONNECT = "connect"  # the name, and TCP to the Connector or its proxy
+    PROXY = "proxy"  # the proxy's own TLS, and the tunnel
+    TLS = "tls"
+    CALL = "call"
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a call has come; kept up to date while it runs."""
+
+    step: Step = Step.CONNECT
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +101,8 @@ class Transport:
         self._pools: list[_Pool] = []
         self._building = asyncio.Lock()
 
-    async def post(self, door: Door, body: bytes) -> Reply:
-        """The answer to a JSON body, whatever its status.
+    async def post(self, door: Door, body: bytes, progress: Progress) -> Reply:
+        """The answer to a JSON body, whatever its status. `progress` says where it stopped, if it fails.
 
         Raises ConnectorProtocol (too long, compressed, a URL that is none), ConnectorRejected (a token that
         is none), ConnectorUnavailable (a proxy URL that is none), ConnectorUntrusted (the CA file cannot be
@@ -93,12 +110,16 @@ class Transport:
         """
         url, proxy = _url(door.url), _proxy(self._proxy_for(door.url))
         async with asyncio.timeout(self._timeout.total_seconds()):
-            return await self._exchange(url, proxy, door, body)
+            return await self._exchange(url, proxy, door, body, progress)
 
-    def where(self, door: Door) -> str:
-        """The way that a call to this door takes, for people: hosts and ports only."""
-        proxy = _proxy(self._proxy_for(door.url))
-        return _where(_url(door.url)) + (f" through the proxy {_where(proxy.url)}" if proxy else "")
+    def where(self, door: Door, step: Step = Step.CALL) -> str:
+        """Who a call to this door deals with at that step, for people: hosts and ports only."""
+        proxy, target = _proxy(self._proxy_for(door.url)), _where(_url(door.url))
+        if proxy is None:
+            return target
+        if step is Step.CONNECT:
+            return f"the proxy {_where(proxy.url)} on the way to {target}"
+        return f"{target} through the proxy {_where(proxy.url)}"
 
     async def retire(self, keep: frozenset[str]) -> None:
         """Close all pools but those of client pairs with these fingerprints; calls under way may end."""
@@ -109,12 +130,20 @@ class Transport:
     async def aclose(self) -> None:
         await self.retire(frozenset())
 
-    async def _exchange(self, url: httpx.URL, proxy: httpx.Proxy | None, door: Door, body: bytes) -> Reply:
+    async def _exchange(
+        self, url: httpx.URL, proxy: httpx.Proxy | None, door: Door, body: bytes, progress: Progress
+    ) -> Reply:
         opened: list[Any] = []
 
         async def trace(event: str, info: Mapping[str, Any]) -> None:
             if event == "connection.connect_tcp.complete":
                 opened.append(info["return_value"])
+                progress.step = Step.TLS if proxy is None else Step.PROXY
+            elif event == "proxy.start_tls.started":
+                progress.step = Step.TLS
+            # While it is the proxy's turn this is the request for a tunnel.
+            elif event == "http11.send_request_headers.started" and progress.step is not Step.PROXY:
+                progress.step = Step.CALL
 
         headers, extensions = _headers(door), {"trace": trace}
         pool = await self._pool(url, proxy, door.pair)

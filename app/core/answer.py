@@ -51,6 +51,7 @@ _UNAVAILABLE = {
     504: "too slow inside",
 }
 
+_OTHER_SUBJECT = "it refuses the very subject that it told us to ask for, which its operator has to look at"
 # First that is contained in the message. `Error while decoding pem block` stands for a bad CSR and for
 # a broken CA secret alike; our CSR is always PEM, so it is the secret.
 _MESSAGES: tuple[tuple[str, type[ConnectorError], str], ...] = (
@@ -58,8 +59,8 @@ _MESSAGES: tuple[tuple[str, type[ConnectorError], str], ...] = (
     ("Failed to authenticate with token", ConnectorUnauthenticated, "no identity of ours reached it"),
     ("Failed to authenticate with certificate", ConnectorRejected, "it wants a client certificate"),
     ("No token generation for consumer type", ConnectorRejected, "we are no application and no runtime"),
-    ("CSR: Invalid ", SubjectRefused, "it expects another subject now"),
-    ("CSR: No ", SubjectRefused, "it expects another subject now"),
+    ("CSR: Invalid ", SubjectRefused, _OTHER_SUBJECT),
+    ("CSR: No ", SubjectRefused, _OTHER_SUBJECT),
     ("Certificate data not found in the cache", ConnectorUnavailable, "its CA is not loaded"),
     ("Error while decoding pem block", ConnectorUnavailable, "its CA secret is broken"),
     ("Error while parsing certificate", ConnectorUnavailable, "its CA secret is broken"),
@@ -168,7 +169,8 @@ def _refusal(status: int, headers: Mapping[str, str], body: bytes) -> ConnectorE
     if status == 400 and not text:
         return ConnectorUnauthenticated(
             "the Connector did not recognise us (400 without a word): certificate revoked, application "
-            "deregistered, one-time token unknown, used or expired, or only the Director behind it failing"
+            "deregistered, one-time token unknown, used or expired, or only the Director behind it failing; "
+            "if it lasts, only a new one-time token helps"
         )
     if 300 <= status < 400:
         return ConnectorProtocol(f"{answered}: redirects are not followed")

@@ -16,7 +16,8 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from app import __version__
-from app.adapters.connector import FOREIGN, OPERATIONS, Connector, Observation, translate
+from app.adapters.connector import FOREIGN, OPERATIONS, Circumstances, Connector, Observation, translate
+from app.adapters.transport import Step
 from app.core.credential import Credential
 from app.core.door import ClientPair, Door
 from app.errors import (
@@ -35,6 +36,7 @@ from tests.support.scripted_server import (
     ConnectProxy,
     Handler,
     ScriptedServer,
+    SilentListener,
     alert,
     cut_short,
     dripping,
@@ -304,7 +306,7 @@ async def test_a_server_by_another_authority_is_untrusted(world: World, server: 
     error = await failure(world.connector().probe(door(server)))
     assert isinstance(error, ConnectorUntrusted)
     assert "unable to get local issuer certificate" in error.detail
-    assert "COMPASS_CONNECTOR_CA_FILE" in error.detail
+    assert f"none of the authorities in COMPASS_CONNECTOR_CA_FILE ({world.ca_file})" in error.detail
     assert server.requests == []
 
 
@@ -316,7 +318,9 @@ async def test_without_a_ca_file_the_system_decides(world: World, server: Script
         observe=world.observed.append,
         now=lambda: NOW,
     )
-    assert isinstance(await failure(connector.probe(door(server))), ConnectorUntrusted)
+    error = await failure(connector.probe(door(server)))
+    assert isinstance(error, ConnectorUntrusted)
+    assert "none of the authorities that this system trusts" in error.detail
     await connector.aclose()
 
 
@@ -477,7 +481,8 @@ async def test_a_refused_connection_is_unavailable(world: World, host: str) -> N
         port = listener.getsockname()[1]
     error = await failure(world.connector().probe(Door(f"https://{host}:{port}/g", "x")))
     assert isinstance(error, ConnectorUnavailable)
-    assert f"no answer from {host}:{port}: Connection refused" in error.detail
+    assert f"no answer from {host}:{port}: Connection refused: nothing listens there" in error.detail
+    assert world.observed[0].step is Step.CONNECT
 
 
 def plain_http(connection: socket.socket) -> None:
@@ -556,6 +561,49 @@ async def test_one_limit_holds_for_the_whole_call(
         assert f"{HOST}:{server.port}" in error.detail
         assert 0.15 < world.observed[0].seconds < 2
         assert await idle(server)
+
+
+SLOW = {
+    Step.CONNECT: "no connection to",
+    Step.PROXY: "no tunnel to",
+    Step.TLS: "no TLS with",
+    Step.CALL: "no full answer from",
+}
+
+
+@pytest.mark.parametrize("step", SLOW)
+@pytest.mark.parametrize("tunnelled", [False, True])
+async def test_a_timeout_says_what_was_waited_for(world: World, step: Step, *, tunnelled: bool) -> None:
+    with (
+        ScriptedServer(
+            server_context(SERVERS, HOST), silent, greet=silent if step is Step.TLS else None
+        ) as server,
+        ConnectProxy() as proxy,
+        SilentListener(full=step is Step.CONNECT) as mute,
+    ):
+        if step is Step.PROXY or (tunnelled and step is Step.CONNECT):
+            through = f"http://{HOST}:{mute.port}"
+        else:
+            through = f"http://{HOST}:{proxy.port}" if tunnelled else None
+        target = door(server)
+        if step is Step.CONNECT and not tunnelled:
+            target = Door(f"https://{HOST}:{mute.port}/g", "x")
+        error = await failure(world.connector(timeout=0.3, proxy=through).probe(target))
+    assert isinstance(error, ConnectorTimeout)
+    assert error.detail.startswith(SLOW[step])
+    assert "within 0.3 s" in error.detail
+    assert world.observed[0].step is step
+
+
+async def test_a_connection_that_is_used_again_is_past_its_proxy(
+    world: World, server: ScriptedServer
+) -> None:
+    server.answers = [OK, reply(status=503)]
+    with ConnectProxy() as proxy:
+        connector = world.connector(proxy=f"http://{HOST}:{proxy.port}")
+        await connector.probe(door(server))
+        await failure(connector.probe(door(server)))
+    assert [observed.step for observed in world.observed] == [Step.CALL, Step.CALL]
 
 
 @pytest.mark.parametrize(
@@ -662,7 +710,8 @@ async def test_a_proxy_that_refuses_is_named_without_its_password(
         error = await failure(connector.probe(door(server)))
         assert isinstance(error, ConnectorUnavailable)
         assert f"through the proxy {HOST}:{proxy.port}" in error.detail
-        assert f"{status} Scripted" in error.detail
+        assert f"the proxy answered {status} Scripted: " in error.detail
+        assert world.observed[0].step is Step.PROXY
         assert "hunter2" not in everything(error)
         assert await idle(proxy)
 
@@ -695,6 +744,7 @@ async def test_a_dead_proxy_is_unavailable(world: World, server: ScriptedServer)
         port = listener.getsockname()[1]
     error = await failure(world.connector(proxy=f"http://me:hunter2@{HOST}:{port}").probe(door(server)))
     assert isinstance(error, ConnectorUnavailable)
+    assert f"no answer from the proxy {HOST}:{port} on the way to" in error.detail
     assert "Connection refused" in error.detail
     assert "hunter2" not in everything(error)
 
@@ -794,7 +844,7 @@ async def test_every_error_of_httpx_is_mapped() -> None:
 async def test_a_foreign_error_becomes_one_of_the_tree(kind: type[Exception]) -> None:
     error = kind("what it said")
     assert isinstance(error, FOREIGN)
-    assert type(translate(error, where="host", mutual=True)) is KINDS[kind]
+    assert type(translate(error, Circumstances(where="host", mutual=True))) is KINDS[kind]
 
 
 async def test_what_the_caller_was_handling_is_not_part_of_a_call(world: World) -> None:

@@ -963,7 +963,9 @@ def test_a_write_that_fails_at_any_call_leaves_the_old_and_says_why(
             assert found is not None
             assert found.credential == new
         else:
-            assert problem == f"the new generation cannot be stored: {reason}"
+            assert problem.startswith(
+                f"the new generation cannot be stored in {tmp_path / str(call)}: {reason}"
+            )
             assert found == before
             assert store.generations() == generations
         assert store.activate(new, facts(at + timedelta(seconds=5))) == store.load()
@@ -1066,7 +1068,8 @@ def test_a_disk_that_fills_up_leaves_the_old_and_recovers_once_there_is_room(opt
             assert not leftovers(disk)
             shutil.rmtree(filler)
             filler.mkdir()
-        assert outcomes == {None, "the new generation cannot be stored: no space left on device"}
+        full = "no space left on device; make room on its volume, or make that larger"
+        assert outcomes == {None, f"the new generation cannot be stored in {disk / 'store'}: {full}"}
         _fill(filler, 0, pages="nr_inodes" not in options)
         store.close()
         warn = Warnings()
@@ -1177,7 +1180,8 @@ def test_permission_lost_later_fails_the_write_and_keeps_the_credential(shared: 
     store.close()
     give(directory)
     lines = unprivileged(directory, folder).splitlines()
-    assert lines[1] == "StoreWriteFailed the new generation cannot be stored: permission denied"
+    problem = f"the new generation cannot be stored in {directory}: permission denied"
+    assert lines[1] == f"StoreWriteFailed {problem}"
     assert lines[0] == lines[2] == f"loaded {generation.name}"
 
 

@@ -102,7 +102,10 @@ def test_a_token_file_that_comes_later_is_found(
     environment = connecting | {"COMPASS_TOKEN_FILE": str(path), "COMPASS_TOKEN_CONNECTOR_URL": url}
     sidecar = SidecarProcess(environment, log=tmp_path / "log").started()
     sidecars.append(sidecar)
-    assert "connect-needed" in {event["event"] for event in sidecar.status()["events"]}
+    wait_until(
+        lambda: "connect-needed" in {event["event"] for event in sidecar.status()["events"]},
+        "the request for a token",
+    )
     path.write_text(new_token(emulator)["token"] + "\n")
     wait_until(lambda: sidecar.status()["state"] == "connected", "the connection", patience=45)
 

@@ -95,4 +95,10 @@ def test_the_console_form_is_for_people(start: Start) -> None:
     sidecar.stop()
     said = sidecar.log.read_text()
     assert "\x1b" not in said  # no terminal
-    assert [each.split()[2] for each in said.splitlines()] == ["published", "imported", "serving", "stopped"]
+    assert [each.split()[2] for each in said.splitlines()] == [
+        "published",
+        "imported",
+        "state-changed",
+        "serving",
+        "stopped",
+    ]

@@ -81,6 +81,7 @@ class SidecarProcess:
             "COMPASS_KEY_SIZE": "2048",
             **environment,
         }
+        self.prefix: tuple[str, ...] = ()
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60, trust_env=False)
         self.start()
 
@@ -115,8 +116,9 @@ class SidecarProcess:
         return text
 
     def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Another command with the same environment; `prefix` is what runs it, if anything."""
         return subprocess.run(
-            [sys.executable, "-m", "app", *arguments],
+            [*self.prefix, sys.executable, "-m", "app", *arguments],
             cwd=ROOT,
             env=self.environment,
             capture_output=True,

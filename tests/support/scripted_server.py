@@ -307,3 +307,22 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
             target.sendall(data)
     with suppress(OSError):
         target.shutdown(socket.SHUT_WR)
+
+
+class SilentListener:
+    """Takes connections and says nothing; if `full`, not even that: what is sent to it is dropped."""
+
+    def __init__(self, *, full: bool = False) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0), backlog=0 if full else 10)
+        self.port: int = self._socket.getsockname()[1]
+        self._fillers = [socket.socket() for _ in range(3 if full else 0)]
+
+    def __enter__(self) -> "SilentListener":
+        for filler in self._fillers:
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", self.port))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in (*self._fillers, self._socket):
+            each.close()

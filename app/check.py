@@ -1,0 +1,350 @@
+"""`compass-sidecar check`: what is right and what is wrong, one finding each, without changing anything.
+
+A second composition root: like `main` it puts settings and adapters together, but it starts nothing, takes
+no lock and writes nothing, so that it may run beside a sidecar, or where none can start. The call that it
+makes is the sidecar's own, through the same adapter: what it says of a failure is what `/status` says.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+from app.adapters import files
+from app.adapters.clock import Clock
+from app.adapters.connector import Connector, Observation
+from app.adapters.credential_files import CredentialFiles
+from app.adapters.journal import Event, Journal
+from app.adapters.store import Store
+from app.adapters.transport import Step
+from app.core.chain import EARLY_TOLERANCE
+from app.core.credential import Chain, Credential
+from app.core.door import ClientPair, Door
+from app.core.duration import format_duration
+from app.core.policy import SKEW_LIMIT, left, nearly_over
+from app.core.token import OneTimeToken
+from app.errors import (
+    ConnectorUnauthenticated,
+    ConnectorUntrusted,
+    CredentialError,
+    SidecarError,
+    StoreDamaged,
+)
+from app.findings import Finding, Outcome, Report, examine_published, examine_store
+from app.inputs import OperatorInputs
+from app.settings import Settings, find_store_dir
+
+_RECONNECT = "request a one-time token in Compass, then `compass-sidecar connect --token-file FILE`"
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What the next call would present: a credential in the store, or one in files to be imported."""
+
+    credential: Credential
+    url: str | None
+    pair: ClientPair | None = None
+
+
+def examine(environ: Mapping[str, str], report: Report) -> None:
+    """Tell `report` of every finding, in order. Raises SettingsError, and then knows nothing more."""
+    settings = Settings.from_environment(environ, default_store_dir=find_store_dir())
+    asyncio.run(_Examination(settings, report).run())
+
+
+class _Examination:
+    def __init__(self, settings: Settings, report: Report) -> None:
+        self._settings = settings
+        self._report = report
+        self._clock = Clock()
+        self._seen: list[Observation] = []
+
+    async def run(self) -> None:
+        self._ok("configuration", _summary(self._settings))
+        examine_store(self._settings.store_dir, self._report)
+        if self._settings.publish_dir is not None:
+            examine_published(self._settings.publish_dir, self._report)
+        held, url = await self._credential()
+        await self._way(url, held)
+        self._examine_clock(held)
+        self._last_renewal(held)
+
+    # --- what is here ----------------------------------------------------------------------------
+
+    async def _credential(self) -> tuple[_Held | None, str | None]:
+        """What a sidecar would present now, and to which URL; findings about the store and the inputs."""
+        stored, problem = self._stored()
+        imported = self._imported(stored)
+        if problem is not None:
+            self._report(Finding("credential", Outcome.WARNING if imported else Outcome.FAILED, problem))
+        held = imported or stored
+        if held is not None:
+            return held, held.url
+        token = await self._token() if problem is None else None
+        return None, token.url if token is not None else self._settings.connector_url
+
+    def _stored(self) -> tuple[_Held | None, str | None]:
+        directory = self._settings.store_dir
+        if os.path.lexists(directory) and not os.access(directory, os.R_OK | os.X_OK, effective_ids=True):
+            return None, f"{directory} cannot be read by uid {os.geteuid()}: run this as the sidecar's user"
+        try:
+            generation = Store.peek(directory)
+        except SidecarError as error:
+            rest = "a start goes on with an older one, if a good one is left"
+            return None, f"the current generation in {directory} cannot be used: {error.detail}; {rest}"
+        if generation is None:
+            return None, None
+        revoked_at = generation.facts.revoked_at
+        self._judge("credential", "in the store", generation.chain, revoked_at=revoked_at)
+        pair = Store(directory, now=self._clock.now, warn=_pass_over).pair(generation)
+        url = self._settings.connector_url or generation.facts.connector_url
+        return _Held(generation.credential, url, pair), None
+
+    def _imported(self, stored: _Held | None) -> _Held | None:
+        """The operator's pair, if a start would take it over."""
+        certificate_file, key_file = self._settings.client_certificate_file, self._settings.client_key_file
+        if certificate_file is None or key_file is None:
+            return None
+        phrase = self._settings.client_key_passphrase
+        passphrase = phrase.get_secret_value().encode() if phrase is not None else None
+        try:
+            credential = CredentialFiles(certificate_file, key_file, passphrase).read()
+        except CredentialError as error:
+            outcome = Outcome.WARNING if stored is not None else Outcome.FAILED
+            detail = f"{error.detail}; correct the files, or unset the variables"
+            self._report(Finding("import", outcome, detail))
+            return None
+        if stored is not None and credential.chain.not_before <= stored.credential.chain.not_before:
+            self._ok("import", f"{certificate_file} is not newer than what the store holds, and stays unused")
+            return None
+        good = self._judge("import", f"{certificate_file}", credential.chain)
+        return _Held(credential, self._settings.connector_url) if good or stored is None else None
+
+    def _judge(self, name: str, where: str, chain: Chain, *, revoked_at: datetime | None = None) -> bool:
+        """Whether it can be used, and a finding that says so."""
+        now, end = self._clock.now(), chain.effective_not_after
+        subject = chain.leaf.subject.rfc4514_string()
+        outcome = Outcome.FAILED
+        if revoked_at is not None:
+            detail = f"was revoked at {_time(revoked_at)}; {_RECONNECT}"
+        elif now >= end:
+            ago = format_duration(now - end)
+            detail = f"expired at {_time(end)}, {ago} ago by our clock; if that is right, {_RECONNECT}"
+        elif now < chain.not_before - EARLY_TOLERANCE:
+            ahead = format_duration(chain.not_before - now)
+            detail = f"is not valid before {_time(chain.not_before)}, in {ahead} by our clock; is that right?"
+        else:
+            outcome = Outcome.WARNING if nearly_over(chain, now) else Outcome.OK
+            detail = f"valid until {_time(end)}, for another {format_duration(left(chain, now))}"
+        self._report(Finding(name, outcome, f"{where}: {detail} ({subject})"))
+        return outcome is not Outcome.FAILED
+
+    async def _token(self) -> OneTimeToken | None:
+        settings = self._settings
+        inputs = OperatorInputs(
+            clock=self._clock,
+            files=None,
+            token=settings.token.get_secret_value() if settings.token is not None else None,
+            token_file=settings.token_file,
+            token_url=settings.token_connector_url,
+            token_used=lambda _digest: False,
+        )
+        try:
+            token = await inputs.token()
+        except SidecarError as error:
+            self._failed("credential", f"there is none yet, and of the one-time token: {error.detail}")
+            return None
+        if token is None:
+            self._failed("credential", f"there is none, and no one-time token to get one with: {_RECONNECT}")
+            return None
+        self._ok("credential", "none yet; the start will connect with the one-time token, if that is unused")
+        return token
+
+    # --- the way to the Connector ------------------------------------------------------------------
+
+    async def _way(self, url: str | None, held: _Held | None) -> None:
+        if url is None:
+            for rung in _RUNGS[:-1]:
+                self._unchecked(rung, "no URL of a Connector is known")
+            self._failed("Connector", "its URL is not known: set COMPASS_CONNECTOR_URL")
+            return
+        proxy = self._settings.proxy_for(url)
+        host = urlsplit(proxy or url).hostname or ""
+        addresses = await self._resolve(host)
+        error = await self._call(url, held)
+        step = self._seen[-1].step
+        known = ", ".join(addresses[:3]) if addresses != [host] else "an address, not a name"
+        good = {
+            "name resolution": f"{host} is {known}",
+            "proxy": f"{_netloc(proxy)} lets us through" if proxy else self._no_proxy(url),
+            "connection": f"to {_netloc(url)}",
+            "TLS": f"the server certificate verifies with {self._trust()}",
+            "Connector": f"accepts our certificate (asked in {self._seen[-1].seconds:.1f} s)",
+        }
+        broken = _broken(error, step, resolved=bool(addresses), proxied=proxy is not None)
+        for rung in _RUNGS:
+            if rung == broken and error is not None:
+                self._tell_break(rung, error, held)
+                break
+            if rung == "connection" and step is Step.CONNECT:
+                self._unchecked(rung, "no call was made")
+            else:
+                self._ok(rung, good[rung])
+        for rung in _RUNGS[_RUNGS.index(broken) + 1 :] if broken else ():
+            self._unchecked(rung, f"{broken} must be right first")
+
+    def _tell_break(self, rung: str, error: SidecarError, held: _Held | None) -> None:
+        if rung == "Connector" and held is None and isinstance(error, ConnectorUnauthenticated):
+            self._unchecked(rung, "it answers, but there is no credential to show it yet")
+        elif isinstance(error, ConnectorUnauthenticated) and "one-time token helps" not in error.detail:
+            self._failed(rung, f"{error.detail}; if it lasts, {_RECONNECT}")
+        else:
+            self._failed(rung, error.detail)
+
+    async def _resolve(self, host: str) -> list[str]:
+        """The addresses of the name, none if it cannot be resolved."""
+        try:
+            async with asyncio.timeout(self._settings.connector_timeout.total_seconds()):
+                found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError, TimeoutError):
+            return []
+        return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+    async def _call(self, url: str, held: _Held | None) -> SidecarError | None:
+        """The probe, which passes everything on the way and changes nothing at the other end."""
+        connector = Connector(
+            ca_file=self._settings.connector_ca_file,
+            proxy_for=self._settings.proxy_for,
+            timeout=self._settings.connector_timeout,
+            observe=self._seen.append,
+            now=self._clock.now,
+        )
+        try:
+            with _pair_of(held) as pair:
+                await connector.probe(Door(url, str(uuid4()), pair=pair))
+        except SidecarError as error:
+            return error
+        finally:
+            await connector.aclose()
+        return None
+
+    def _no_proxy(self, url: str) -> str:
+        if self._settings.https_proxy is None:
+            return "none is set"
+        return f"none is used: NO_PROXY exempts {urlsplit(url).hostname}"
+
+    def _trust(self) -> str:
+        ca_file = self._settings.connector_ca_file
+        return f"COMPASS_CONNECTOR_CA_FILE ({ca_file})" if ca_file else "the system's trust store"
+
+    # --- time, and what has been ---------------------------------------------------------------------
+
+    def _examine_clock(self, held: _Held | None) -> None:
+        now, begins = self._clock.now(), held.credential.chain.not_before if held is not None else None
+        dated = next(((each.date, each.at) for each in self._seen if each.date is not None), None)
+        if dated is None and begins is not None and now < begins - EARLY_TOLERANCE:
+            self._failed("clock", f"ours says {_time(now)}, before the certificate was issued: set it (NTP)")
+        elif dated is None:
+            self._unchecked("clock", f"there was no answer to compare with; ours says {_time(now)}")
+        elif abs(skew := dated[0] - dated[1]) > SKEW_LIMIT:
+            side = "behind" if skew > timedelta(0) else "ahead of"
+            self._failed(
+                "clock",
+                f"ours is {format_duration(abs(skew))} {side} the Connector's (ours {_time(dated[1])}, its"
+                f" {_time(dated[0])}): set the clock of this machine (NTP)",
+            )
+        else:
+            self._ok("clock", f"ours and the Connector's agree: {_time(now)}")
+
+    def _last_renewal(self, held: _Held | None) -> None:
+        """How the last attempt ended: only a signature shows that a subject is refused."""
+        events = Journal(self._settings.store_dir, warn=_pass_over).tail(200)
+        last = next((each for each in reversed(events) if _tells(each, held)), None)
+        if last is None:
+            self._ok("last renewal", "none has been made yet")
+        elif last["event"] == "attempt-failed":
+            reason = f"failed at {last.get('at')}: {last.get('code')}: {last.get('detail')}"
+            self._failed("last renewal", f"{reason} (`compass-sidecar renew` tries again)")
+        else:
+            self._ok("last renewal", f"{last['event']} at {last.get('at')}")
+
+    # --- reporting -----------------------------------------------------------------------------------
+
+    def _ok(self, name: str, detail: str) -> None:
+        self._report(Finding(name, Outcome.OK, detail))
+
+    def _failed(self, name: str, detail: str) -> None:
+        self._report(Finding(name, Outcome.FAILED, detail))
+
+    def _unchecked(self, name: str, detail: str) -> None:
+        self._report(Finding(name, Outcome.UNCHECKED, f"not checked: {detail}"))
+
+
+_RUNGS = ("name resolution", "proxy", "connection", "TLS", "Connector")
+
+
+def _tells(event: Event, held: _Held | None) -> bool:
+    """Whether an attempt that counts ended like this: a refused token says nothing of what is held."""
+    if event.get("event") == "attempt-failed":
+        return held is None or event.get("wanted") != "connected"
+    return event.get("event") in ("renewed", "connected", "imported")
+
+
+def _broken(error: SidecarError | None, step: Step, *, resolved: bool, proxied: bool) -> str | None:
+    """The rung at which the call ended."""
+    if error is None:
+        return None
+    if isinstance(error, ConnectorUntrusted):
+        return "proxy" if step is Step.PROXY else "TLS"
+    # In TLS 1.2 a refusal of our certificate is part of the handshake.
+    if isinstance(error, ConnectorUnauthenticated | StoreDamaged):
+        return "Connector"
+    if step is Step.CONNECT and not resolved:
+        return "name resolution"
+    rungs = {Step.CONNECT: "proxy" if proxied else "connection", Step.PROXY: "proxy", Step.TLS: "TLS"}
+    return rungs.get(step, "Connector")
+
+
+# --- small parts -----------------------------------------------------------------------------------
+
+
+@contextmanager
+def _pair_of(held: _Held | None) -> Iterator[ClientPair | None]:
+    """The pair as files for `ssl`; what is still to be imported goes into memory, not onto a disk."""
+    if held is None or held.pair is not None:
+        yield held.pair if held is not None else None
+        return
+    credential = held.credential
+    descriptors = [os.memfd_create("certificate"), os.memfd_create("key")]
+    try:
+        for descriptor, content in zip(descriptors, (credential.chain.pem, credential.key_pem), strict=True):
+            files.write_all(descriptor, content)
+        certificate_file, key_file = (Path(f"/proc/self/fd/{descriptor}") for descriptor in descriptors)
+        yield ClientPair(credential.chain.fingerprint, certificate_file, key_file)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _summary(settings: Settings) -> str:
+    url = settings.connector_url or "what the Connector named when we connected"
+    return f"valid; Connector: {url}"
+
+
+def _netloc(url: str) -> str:
+    """Host and port, and no password."""
+    return urlsplit(url).netloc.rpartition("@")[2]
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _pass_over(_code: str, _detail: str) -> None:
+    """What is only worth a warning there is none here."""
