@@ -56,7 +56,7 @@ COPY --from=build /opt/sidecar /opt/sidecar
 ENV PATH=/opt/sidecar/bin:${PATH} PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     COMPASS_STORE_DIR=/var/lib/compass-sidecar
 RUN --mount=type=bind,source=deploy/image/finish.py,target=/tmp/finish.py \
-    ["python", "/tmp/finish.py", "app.__main__", "app.main", "app.cli"]
+    ["python", "/tmp/finish.py", "app.__main__", "app.main", "app.cli", "app.healthcheck"]
 COPY --from=build --chown=65532:65532 /empty /var/lib/compass-sidecar
 COPY --from=build --chown=65532:65532 /empty /run/compass-sidecar
 USER 65532:65532

@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 4
 PYTEST_ARGS ?=
 
-.PHONY: help demo test bench soak check format lock serve emulator clean image image-test compose-test deploy-test dist-test test-313 prometheusrule
+.PHONY: help demo test bench soak check format lock serve emulator clean image image-test compose-test pod-test deploy-test dist-test test-313 prometheusrule
 .DEFAULT_GOAL := help
 
 help: ## show this
@@ -70,6 +70,10 @@ test-313: $(READY) ## run the suite under Python 3.13, in a container
 
 dist-test: $(READY) ## build wheel and sdist, install each in a clean environment and run it
 	$(BIN)/python -m pytest tests/dist.py
+
+pod-test: image ## run the pod of deploy/kubernetes, from waiting for its token to its next life
+	@deploy/debian buildah crun ip curl
+	$(BIN)/python -m pytest tests/containers/pod.py
 
 DEPLOY := .venv-deploy
 
