@@ -27,7 +27,7 @@ _NETWORK = "10.213.87"
 
 
 def run(*command: object) -> str:
-    """What it prints. CalledProcessError, with what it complains about in its notes."""
+    """What it prints. AssertionError with what it complains about, if it fails."""
     words = [str(each) for each in command]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
     if done.returncode != 0:
