@@ -7,6 +7,7 @@ The base's installers go away: nothing is installed at run time, and scanners fi
 
 import importlib
 import py_compile
+import re
 import shutil
 import sys
 import sysconfig
@@ -35,8 +36,9 @@ def remove_installers() -> None:
         for pattern in (*_INSTALLERS, "python-wheels"):
             for path in folder.glob(pattern):
                 shutil.rmtree(path)
-    for path in Path(sys.base_prefix, "bin").glob("pip*"):
-        path.unlink()
+    for path in Path(sys.base_prefix, "bin").iterdir():
+        if re.fullmatch(r"pip[0-9.]*", path.name):
+            path.unlink()
 
 
 if __name__ == "__main__":
