@@ -9,11 +9,11 @@ READY := $(VENV)/.ready
 WORKERS ?= 4
 PYTEST_ARGS ?=
 
-.PHONY: help demo test bench soak conformance check format lock serve emulator clean picture
+.PHONY: help demo test bench soak conformance check format lock serve emulator clean picture image image-test compose-test pod-test deploy-test dist-test test-313 prometheusrule
 .DEFAULT_GOAL := help
 
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(READY): requirements-dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -59,6 +59,43 @@ serve: $(READY) ## run the sidecar with the COMPASS_ variables of this shell
 emulator: $(READY) ## run the Connector emulator
 	$(BIN)/compass-emulator
 
+image: $(READY) ## build both images, with Docker's engine or with buildah
+	deploy/image/build
+
+# These run containers without an engine, and so need root.
+image-test: image ## build the images and run them: uid, read-only root, renewal, SIGTERM, size
+	@deploy/debian buildah crun ip curl
+	$(BIN)/python -m pytest -s tests/containers/image.py
+
+compose-test: image ## run the services of docker-compose.yml together, each in its own namespaces
+	@deploy/debian buildah crun ip curl
+	$(BIN)/python -m pytest tests/containers/compose.py
+
+test-313: $(READY) ## run the suite under Python 3.13, in a container
+	@deploy/debian buildah debootstrap
+	deploy/image/test-313 -n $(WORKERS) $(PYTEST_ARGS)
+
+dist-test: $(READY) ## build wheel and sdist, install each in a clean environment and run it
+	$(BIN)/python -m pytest tests/dist.py
+
+pod-test: image ## run the pod of deploy/kubernetes, from waiting for its token to its next life
+	@deploy/debian buildah crun ip curl
+	$(BIN)/python -m pytest tests/containers/pod.py
+
+DEPLOY := .venv-deploy
+
+deploy-test: $(DEPLOY)/.ready ## check manifests, compose file and systemd unit with their own tools
+	@deploy/debian podman systemd-analyze
+	deploy/verify $(DEPLOY)/bin
+
+$(DEPLOY)/.ready: requirements-deploy.lock $(READY)
+	@$(PYTHON) -m venv $(DEPLOY)
+	$(DEPLOY)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-deploy.lock
+	@touch $@
+
+prometheusrule: ## make the PrometheusRule anew from deploy/prometheus/alerts.yaml
+	deploy/kubernetes/render-prometheusrule
+
 # Universal: one lock file for Python 3.11 to 3.13. It names no index address.
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --custom-compile-command 'make lock' pyproject.toml
@@ -67,6 +104,8 @@ lock: $(READY) ## make the lock files anew from pyproject.toml
 	$(LOCK) -o requirements.lock
 	$(LOCK) --extra emulator -c requirements.lock -o requirements-emulator.lock
 	$(LOCK) --all-extras --allow-unsafe -c requirements.lock -o requirements-dev.lock
+	printf 'kubernetes-validate\npodman-compose\n' | $(LOCK:pyproject.toml=-) -o requirements-deploy.lock
+	echo setuptools | $(LOCK:pyproject.toml=-) --allow-unsafe -c requirements-dev.lock -o requirements-build.lock
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) .demo .emulator .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) $(DEPLOY) .demo .emulator .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -5,10 +5,8 @@ Neither loads typer or rich: they cost start time, and memory that a sidecar nev
 
 import gc
 import os
-import signal
 import sys
 import warnings
-from types import FrameType
 
 
 def main() -> None:
@@ -40,12 +38,14 @@ def _silence_warnings() -> None:
 
 def serve() -> int:
     """Run the sidecar; 2 if the configuration cannot be used, 1 if the store cannot be."""
+    import signal  # noqa: PLC0415 - the health check has no time for it
+
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, _leave)
     _silence_warnings()
     # Importing allocates much and frees nothing: collecting meanwhile costs a fifth of the start.
     gc.disable()
-    import logging  # noqa: PLC0415 - the health check has no time for it
+    import logging  # noqa: PLC0415 - as above
 
     import uvloop  # noqa: PLC0415 - the other commands need no server
 
@@ -75,8 +75,9 @@ def serve() -> int:
     return 0
 
 
-def _leave(_signal: int, _frame: FrameType | None) -> None:
-    """Until the server listens, and handles signals itself. What the store does bears being killed."""
+def _leave(*_: object) -> None:
+    """Until the server listens, and handles signals itself. What the store does bears being killed; and
+    as a container's process 1 we would outlive a signal that nobody handles."""
     os._exit(0)
 
 

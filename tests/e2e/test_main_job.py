@@ -232,16 +232,3 @@ def test_no_secret_is_in_the_log(start: Start, tmp_path: Path) -> None:
 def test_openssl_and_curl_are_there() -> None:
     assert shutil.which("openssl")
     assert shutil.which("curl")
-
-
-def test_a_sidecar_that_is_told_to_end_while_it_waits_for_the_store_ends_well(start: Start) -> None:
-    start().ready()
-    waiting = start()
-    lock = Path(waiting.environment["COMPASS_STORE_DIR"]) / "lock"
-
-    def at_the_lock() -> bool:
-        descriptors = Path(f"/proc/{waiting.process.pid}/fd").iterdir()
-        return any(each.exists() and each.samefile(lock) for each in descriptors)
-
-    wait_until(at_the_lock, "the second sidecar's look at the lock")
-    assert waiting.stop() == 0

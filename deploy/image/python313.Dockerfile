@@ -1,0 +1,9 @@
+# Where `make test-313` runs the tests: Python 3.13 with what they need.
+ARG PYTHON_IMAGE
+FROM ${PYTHON_IMAGE}
+RUN apt-get update -qq \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends openssl curl procps >/dev/null
+COPY requirements-dev.lock /tmp/
+RUN --mount=type=secret,id=pip-conf,target=/etc/pip.conf --mount=type=secret,id=ca-bundle \
+    python3 -m venv /opt/tests \
+    && /opt/tests/bin/pip install --quiet --no-cache-dir --require-hashes -r /tmp/requirements-dev.lock
