@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app.core.duration import format_duration
+from app.core.words import REASONS
 
 STATES = {
     "connected": ("green", "the credential is valid, and is renewed in time"),
@@ -24,25 +25,6 @@ STATES = {
     "unconnected": ("red", "there is no credential yet"),
     "expired": ("red", "the credential has expired"),
     "revoked": ("red", "the credential was revoked"),
-}
-_TOKEN = "request a one-time token in Compass, then `compass-sidecar connect`"  # noqa: S105 - no password
-REASONS = {
-    "not-connected": f"there is no credential yet: {_TOKEN}",
-    "credential-expired": f"nobody accepts it any more: {_TOKEN}; or is it our clock? See `check`",
-    "credential-revoked": f"it was revoked by us: {_TOKEN}",
-    "renewal-failing": "three renewals in a row have failed: see the last error, and `compass-sidecar check`",
-    "renewal-overdue": "it should have been renewed by now: see the last error",
-    "proof-pending": "a new certificate is signed, but not accepted yet by the Connector; it is tried again",
-    "trust-anchor-changed": "the new certificate comes from another CA than the one in use",
-    "clock-skew": "our clock and the Connector's differ: set the clock of this machine (NTP)",
-    "ca-expires-first": "the CA ends before the certificate that it signed; its operator has to replace it",
-    "publish-failed": "the files in COMPASS_PUBLISH_DIR are not up to date; the journal says why",
-    "connector-url-differs": "the Connector names another URL than COMPASS_CONNECTOR_URL",
-    "unproven": "it is in use although the Connector has not accepted it in a call of ours yet",
-    "import-rejected": "the files of COMPASS_CLIENT_CERTIFICATE_FILE and _KEY_FILE cannot be used",
-    "token-unusable": "the token of COMPASS_TOKEN or its file cannot be used",
-    "revocation-failed": "the superseded certificate could not be revoked yet",
-    "proof-failed": "the credential in use could not be proven at the Connector yet",
 }
 _MARKS = {
     "ok": ("✓", "green"),
@@ -104,7 +86,7 @@ def status_rows(content: Mapping[str, Any], *, now: datetime | None) -> list[Row
     """What is to be said of an answer of `/status`, without control characters."""
     state, skew = content["state"], content["clock_skew_seconds"]
     style, meaning = STATES.get(state, ("red", ""))
-    reasons = [f"{each}: {REASONS.get(each, '')}".rstrip(": ") for each in content["reasons"]]
+    reasons = [_reason(each) for each in content["reasons"]]
     rows = [Row("state", f"{state} ({meaning})", f"bold {style}")]
     rows += [Row("reasons", reason, style) for reason in reasons] or [Row("reasons", "-")]
     rows += _certificate_rows(content["certificate"], now)
@@ -116,6 +98,11 @@ def status_rows(content: Mapping[str, Any], *, now: datetime | None) -> list[Row
         rows.append(Row("clock skew", text, "yellow" if abs(skew) > 120 else ""))
     rows += [Row("event", _event(each), "dim") for each in content["events"][-_EVENTS:]]
     return [Row(row.name, plain(row.text), row.style) for row in rows]
+
+
+def _reason(name: str) -> str:
+    words = REASONS.get(name)
+    return name if words is None else f"{name}: {words.meaning} {words.remedy}"
 
 
 def _certificate_rows(held: Mapping[str, Any] | None, now: datetime | None) -> list[Row]:

@@ -40,7 +40,7 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "app.asking": frozenset(
         {"app.errors", "app.address", "app.core.duration", "app.adapters.local", "app.adapters.files"}
     ),
-    "app.display": frozenset({"app.core.duration"}),
+    "app.display": frozenset({"app.core.duration", "app.core.words"}),
     "app.cli": frozenset(
         {
             *("app", "app.errors", "app.__main__", "app.asking", "app.display", "app.healthcheck"),

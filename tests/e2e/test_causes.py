@@ -293,6 +293,6 @@ def test_status_on_the_command_line_says_reasons_and_the_last_error(scene: Scene
         renew(sidecar)
     done = sidecar.command("status")
     assert done.returncode == 1
-    assert "reasons      renewal-failing: three renewals in a row have failed" in done.stdout
+    assert "reasons      renewal-failing: Three or more attempts to renew failed in a row." in done.stdout
     assert "last error   connector-unavailable: no answer from 127.0.0.1:" in done.stdout
     assert "nothing listens there" in done.stdout

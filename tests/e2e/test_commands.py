@@ -251,7 +251,10 @@ def test_revoke_wants_the_fingerprint(guarded: SidecarProcess) -> None:
     assert (seen.status, f"revoked: {fingerprint}" in seen.text) == (0, True)
     done = command("status", environ=guarded.environment)
     assert done.returncode == 1
-    assert "credential-revoked: it was revoked by us: request a one-time token" in done.stdout
+    assert (
+        "credential-revoked: The certificate was revoked, and is not served any more. Hand over a new"
+        in done.stdout
+    )
 
 
 def test_revoke_takes_the_fingerprint_as_openssl_prints_it(guarded: SidecarProcess) -> None:
