@@ -34,8 +34,8 @@ bench: $(READY) ## measure against the least that could do the same; ARGS="api -
 	@deploy/debian wrk nginx openssl curl
 	$(BIN)/python -m bench $(ARGS)
 
-soak: $(READY) ## half an hour of one-minute certificates and Connector outages
-	$(BIN)/python -m tests.soak --minutes 30 --outages 3 --outage 15 --lifetime 60s
+soak: $(READY) ## an hour of one-minute certificates, random faults and outages; ARGS="--seed 1"
+	$(BIN)/python -m tests.soak --minutes 60 --lifetime 60s --chaos 0.3 --outages 3 --outage 15 $(ARGS)
 
 check: $(READY) ## lint, types and format
 	$(BIN)/ruff check .
