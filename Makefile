@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 4
 PYTEST_ARGS ?=
 
-.PHONY: help demo test bench soak check format lock serve emulator clean
+.PHONY: help demo test bench soak faults check format lock serve emulator clean
 .DEFAULT_GOAL := help
 
 help: ## show this
@@ -36,6 +36,9 @@ bench: $(READY) ## measure against the least that could do the same; ARGS="api -
 
 soak: $(READY) ## an hour of one-minute certificates, random faults and outages; ARGS="--seed 1"
 	$(BIN)/python -m tests.soak --minutes 60 --lifetime 60s --chaos 0.3 --outages 3 --outage 15 $(ARGS)
+
+faults: $(READY) ## every fault of the Connector's repertoire at every operation
+	$(BIN)/python -m pytest -n $(WORKERS) tests/faults -m "exhaustive or not exhaustive" $(PYTEST_ARGS)
 
 check: $(READY) ## lint, types and format
 	$(BIN)/ruff check .
