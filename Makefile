@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 4
 PYTEST_ARGS ?=
 
-.PHONY: help demo test bench soak faults check format lock serve emulator clean
+.PHONY: help demo test bench soak faults fuzz check format lock serve emulator clean
 .DEFAULT_GOAL := help
 
 help: ## show this
@@ -39,6 +39,9 @@ soak: $(READY) ## an hour of one-minute certificates, random faults and outages;
 
 faults: $(READY) ## every fault of the Connector's repertoire at every operation
 	$(BIN)/python -m pytest -n $(WORKERS) tests/faults -m "exhaustive or not exhaustive" $(PYTEST_ARGS)
+
+fuzz: $(READY) ## 20,000 examples for each property of the parsers and of the API's headers
+	$(BIN)/python -m pytest -n $(WORKERS) --hypothesis-profile fuzz tests/fuzz $(PYTEST_ARGS)
 
 check: $(READY) ## lint, types and format
 	$(BIN)/ruff check .
