@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 4
 PYTEST_ARGS ?=
 
-.PHONY: help demo test bench soak faults fuzz check format lock serve emulator clean
+.PHONY: help demo test bench soak faults fuzz load check format lock serve emulator clean
 .DEFAULT_GOAL := help
 
 help: ## show this
@@ -42,6 +42,11 @@ faults: $(READY) ## every fault of the Connector's repertoire at every operation
 
 fuzz: $(READY) ## 20,000 examples for each property of the parsers and of the API's headers
 	$(BIN)/python -m pytest -n $(WORKERS) --hypothesis-profile fuzz tests/fuzz $(PYTEST_ARGS)
+
+load: $(READY) ## 1,000 callers, 2,200 idle and slow clients, 1,000 waiters through 100 renewals
+	$(BIN)/python -m tests.load renew --callers 1000
+	$(BIN)/python -m tests.load crowd --idle 2000 --slow 200 --seconds 60
+	$(BIN)/python -m tests.load waiters --waiters 1000 --renewals 100
 
 check: $(READY) ## lint, types and format
 	$(BIN)/ruff check .
