@@ -172,10 +172,10 @@ def decide(situation: Situation, now: datetime) -> Decision:
         return Connect("not-connected")
     if generation.facts.revoked_at is not None:
         return Connect("credential-revoked")
-    if not lives(generation.chain, now):
-        return Renew("expired")
     wanted = renewal_at(situation, generation, now)
-    return Renew("due") if now >= wanted else Wait(wanted)
+    if now < wanted:
+        return Wait(wanted)
+    return Renew("due" if lives(generation.chain, now) else "expired")
 
 
 def renewal_at(situation: Situation, generation: Generation, now: datetime) -> datetime:
@@ -186,7 +186,9 @@ def renewal_at(situation: Situation, generation: Generation, now: datetime) -> d
     if facts.origin is Origin.IMPORT or facts.activated_at > now:
         return due_at
     pause = situation.policy.interval(generation.chain)
-    if not moved(generation):
+    # One that is due, or even expired, as soon as it is there: our clock is far ahead of the Connector's,
+    # and the next one would be no better.
+    if not moved(generation) or facts.activated_at >= due_at:
         pause = max(pause, min(UNMOVED_INTERVAL, lifetime(generation.chain) / 20))
     return max(due_at, facts.activated_at + pause)
 
