@@ -569,3 +569,10 @@ async def test_every_row_says_what_it_means_and_has_a_good_default(emulator: Emu
         assert row.meaning
         emulator.fault(name)
     assert len(emulator.state()["faults"]) == len(FAULTS)
+
+
+async def test_the_document_lists_the_table() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "emulator.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `([^`]*)` \| (\w+) \| (.*) \|$", text, re.MULTILINE)
+    names = {row.name if row.default is None else f"{row.name}:{row.default}": row for row in FAULTS.values()}
+    assert listed == [(name, row.operation, row.meaning) for name, row in names.items()]
