@@ -30,7 +30,7 @@ def build(tmp_path: Path) -> Iterator[Build]:
     made: list[House] = []
 
     def begin(*, lifetime: timedelta = LIFETIME, jitter: float = 0.0) -> tuple[House, TrueConnector]:
-        house = House(tmp_path / "store", lifetime=lifetime, policy=Policy(jitter_ratio=jitter))
+        house = House(tmp_path / f"store{len(made)}", lifetime=lifetime, policy=Policy(jitter_ratio=jitter))
         made.append(house)
         return house, with_true_time(house)
 
@@ -171,3 +171,21 @@ async def test_a_clock_that_jumps_about_loses_nothing(build: Build, seed: int) -
         assert connector.accepts(house.current.chain)
         house.clock.step(connector.true_now() - house.clock.now())
     assert connector.calls["sign"] <= 40
+
+
+@pytest.mark.parametrize("lifetime", [20 * SECOND, MINUTE], ids=str)
+async def test_a_pair_that_is_never_accepted_is_given_up_in_time_in_a_short_life_too(
+    build: Build, lifetime: timedelta
+) -> None:
+    """A CA that the door does not know yet: the next signature comes from the right one."""
+    for seed in range(4):
+        house, connector = build(lifetime=lifetime)
+        house.draw = random.Random(seed).random
+        await hold(house, connector)
+        house.clock.suspend(lifetime * 0.5)
+        await house.run_for(lifetime * 0.1)
+        connector.refuse_the_next_pair()
+        await house.run_for(lifetime)
+        assert connector.accepts(house.current.chain)
+        assert connector.calls["sign"] >= 2
+        house.close()

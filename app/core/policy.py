@@ -24,6 +24,7 @@ EXPIRED_INTERVAL = timedelta(minutes=15)
 UNMOVED_INTERVAL = timedelta(minutes=15)
 PROOF_PATIENCE = timedelta(minutes=10)
 CSR_MAX_AGE = timedelta(hours=1)
+_TIME_TO_RENEW = timedelta(seconds=10)
 SKEW_LIMIT = timedelta(minutes=2)
 FAILURES_BEFORE_DEGRADED = 3
 _SHORTEST_WAIT = timedelta(milliseconds=100)
@@ -74,7 +75,11 @@ def nearly_over(chain: Chain, now: datetime) -> bool:
 
 def in_danger(chain: Chain | None, now: datetime) -> bool:
     """Whether what is left is too little to wait any longer for the proof of its successor."""
-    return chain is None or left(chain, now) < min(lifetime(chain) / 20, PROOF_PATIENCE)
+    if chain is None:
+        return True
+    # A proof's pauses take up to 4 s, and another renewal has to fit in what is left after one.
+    least = min(lifetime(chain) / 4, _TIME_TO_RENEW)
+    return left(chain, now) < max(min(lifetime(chain) / 20, PROOF_PATIENCE), least)
 
 
 def longest_wait(chain: Chain | None, now: datetime) -> timedelta:

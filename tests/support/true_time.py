@@ -17,6 +17,7 @@ class TrueConnector(ScriptedConnector):
         self.house = house
         self.beginning = house.clock.now()
         self.chains: dict[str, Chain] = {}
+        self.refused: str | None = None
         super().__init__(house.authority, self.true_now)
         self.lifetime = house.lifetime
 
@@ -29,7 +30,12 @@ class TrueConnector(ScriptedConnector):
     def _enter(self, operation: str, door: Door) -> None:
         self.house.connector_clock.note(self.true_now().replace(microsecond=0))
         super()._enter(operation, door)
-        chain = self.chains[door.pair.fingerprint] if door.pair is not None else None
+        presented = door.pair.fingerprint if door.pair is not None else None
+        if operation == "probe" and self.refused == "":
+            self.refused = presented
+        if presented is not None and presented == self.refused:
+            raise ConnectorUnauthenticated("its CA is unknown")
+        chain = self.chains[presented] if presented is not None else None
         if chain is not None and not chain.not_before <= self.true_now() < chain.effective_not_after:
             raise ConnectorUnauthenticated("not yet valid, or expired")
 
@@ -37,6 +43,10 @@ class TrueConnector(ScriptedConnector):
         answer = await super().sign(door, csr_pem)
         self.know(Chain.of(parse_certificates(answer.chain_pem)))
         return answer
+
+    def refuse_the_next_pair(self) -> None:
+        """The one that is proven next, and for ever."""
+        self.refused = ""
 
     def accepts(self, chain: Chain) -> bool:
         return chain.not_before <= self.true_now() < chain.effective_not_after
