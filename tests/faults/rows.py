@@ -87,6 +87,7 @@ EDGE = (
     Row("503-no-upstream", UNAVAILABLE),
     Row("html-200", PROTOCOL),
     Row("html-503", UNAVAILABLE),
+    Row("redirect", PROTOCOL),
     *(
         Row(f"status:{status}", outcome)
         for outcome, statuses in {

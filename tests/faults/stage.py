@@ -130,6 +130,10 @@ class Stage(House):
         assert answer.status_code == 200, answer.text
         return answer.content
 
+    def limit(self, seconds: float) -> None:
+        """COMPASS_CONNECTOR_TIMEOUT from the next call on."""
+        self.real._transport._timeout = timedelta(seconds=seconds)
+
     @property
     def wait(self) -> timedelta | None:
         """The wait that was drawn after the last failure."""

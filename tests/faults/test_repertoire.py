@@ -10,7 +10,7 @@ from emulator import FAULTS
 from tests.faults.conftest import OpenStage
 from tests.faults.rows import ROWS, Row
 from tests.faults.stage import DRAW, Stage
-from tests.support.processes import EmulatorProcess
+from tests.support.processes import PATIENCE, EmulatorProcess
 
 pytestmark = [
     pytest.mark.anyio,
@@ -43,14 +43,17 @@ def spec(row: Row, operation: str) -> str:
 async def test_the_connectors_repertoire(
     open_stage: OpenStage, emulator: EmulatorProcess, row: Row, operation: str
 ) -> None:
-    stage = await open_stage(timeout=row.timeout)
+    stage = await open_stage()
     if operation == "revoke":  # of a certificate of its own: the first one is everybody's
         assert (await stage.connect()).status_code == 200
     served, fingerprint, signatures = await stage.served(), stage.fingerprint, emulator.signatures()
     call = {"connect": stage.connect, "revoke": stage.revoke}.get(operation, stage.renew)
-    stage.connector.arm(  # type: ignore[attr-defined]
-        {"connect": "configuration"}.get(operation, operation), lambda: emulator.fault(spec(row, operation))
-    )
+
+    def strike() -> None:
+        emulator.fault(spec(row, operation))
+        stage.limit(row.timeout)
+
+    stage.connector.arm({"connect": "configuration"}.get(operation, operation), strike)  # type: ignore[attr-defined]
     answer = await call()
     outcome = row.outcome
     assert answer.status_code == outcome.status, answer.text
@@ -68,6 +71,7 @@ async def test_the_connectors_repertoire(
         assert stage.fingerprint != fingerprint
         assert emulator.signatures() - signatures == 1
     await asyncio.to_thread(emulator.heal)
+    stage.limit(PATIENCE)
     if operation in ("configuration", "sign", "probe") and not row.lasts:
         assert (await stage.renew()).status_code == 200
         assert emulator.signatures() - signatures <= 2
@@ -95,3 +99,7 @@ def check_text(*texts: str) -> None:
         assert SECRET not in text
         assert "PRIVATE KEY" not in text
         assert not re.search(r"[A-Za-z0-9+/_=-]{70,}", text.replace("0" * 64, ""))
+
+
+async def test_every_fault_of_the_emulator_has_a_row() -> None:
+    assert set(FAULTS) == {re.split("[:*]", row.fault)[0] for row in ROWS}
