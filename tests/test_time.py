@@ -17,11 +17,7 @@ from tests.support.true_time import TrueConnector, with_true_time
 pytestmark = pytest.mark.anyio
 SECOND, MINUTE, HOUR, DAY = (timedelta(**{unit: 1}) for unit in ("seconds", "minutes", "hours", "days"))
 YEAR = 365 * DAY
-STEPS = [
-    sign * step
-    for step in (MINUTE, 10 * MINUTE, DAY, 30 * DAY, 80 * DAY, YEAR, 10 * YEAR)
-    for sign in (1, -1)
-]
+STEPS = [sign * step for step in (10 * MINUTE, DAY, 80 * DAY, 10 * YEAR) for sign in (1, -1)]
 Build = Callable[..., tuple[House, TrueConnector]]
 
 
@@ -157,7 +153,7 @@ async def test_ten_years_are_waited_for_and_not_overslept(build: Build) -> None:
     assert house.scheduler.status.due_at is not None
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 async def test_a_clock_that_jumps_about_loses_nothing(build: Build, seed: int) -> None:
     """Sixty jumps of up to ten days, and as many suspends of up to three."""
     house, connector = build(lifetime=30 * DAY, jitter=0.25)
@@ -178,7 +174,7 @@ async def test_a_pair_that_is_never_accepted_is_given_up_in_time_in_a_short_life
     build: Build, lifetime: timedelta
 ) -> None:
     """A CA that the door does not know yet: the next signature comes from the right one."""
-    for seed in range(4):
+    for seed in range(3):
         house, connector = build(lifetime=lifetime)
         house.draw = random.Random(seed).random
         await hold(house, connector)

@@ -191,10 +191,13 @@ def renewal_at(situation: Situation, generation: Generation, now: datetime) -> d
     if facts.origin is Origin.IMPORT or facts.activated_at > now:
         return due_at
     pause = situation.policy.interval(generation.chain)
-    # One that is due, or even expired, as soon as it is there: our clock is far ahead of the Connector's,
-    # and the next one would be no better.
-    if not moved(generation) or facts.activated_at >= due_at:
+    if not moved(generation):
         pause = max(pause, min(UNMOVED_INTERVAL, lifetime(generation.chain) / 20))
+    elif facts.activated_at >= due_at:
+        # Due, or even expired, as soon as it was there: our clock may be far ahead of the Connector's, and
+        # then the next one would be no better. Or its proof took long, and little is left of it.
+        remaining = left(generation.chain, facts.activated_at) / 10 or lifetime(generation.chain) / 20
+        pause = max(pause, min(UNMOVED_INTERVAL, remaining))
     return max(due_at, facts.activated_at + pause)
 
 

@@ -305,6 +305,13 @@ def test_a_certificate_that_comes_too_late_by_our_clock_is_not_replaced_at_once(
     assert decide(situation(current), renewed_at + 15 * MINUTE) == Renew(wanted)
 
 
+def test_one_that_was_proven_late_is_replaced_before_its_end() -> None:
+    chain, renewed_at = issued(90 * DAY), NOW + 90 * DAY - 10 * MINUTE
+    current = generation(chain, activated_at=renewed_at)
+    assert decide(situation(current), renewed_at) == Wait(renewed_at + MINUTE)
+    assert decide(situation(current), renewed_at + MINUTE) == Renew("due")
+
+
 def test_a_first_connection_moved_the_end() -> None:
     assert moved(generation(issued(DAY), origin=Origin.CONNECT))
 
