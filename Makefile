@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 4
 PYTEST_ARGS ?=
 
-.PHONY: help demo test bench soak conformance check format lock serve emulator clean picture image image-test compose-test pod-test deploy-test dist-test test-313 prometheusrule
+.PHONY: help demo test bench soak conformance check format lock serve emulator clean picture image image-test compose-test pod-test deploy-test dist-test test-313 prometheusrule faults fuzz load
 .DEFAULT_GOAL := help
 
 help: ## show this
@@ -34,8 +34,19 @@ bench: $(READY) ## measure against the least that could do the same; ARGS="api -
 	@deploy/debian wrk nginx openssl curl
 	$(BIN)/python -m bench $(ARGS)
 
-soak: $(READY) ## half an hour of one-minute certificates and Connector outages
-	$(BIN)/python -m tests.soak --minutes 30 --outages 3 --outage 15 --lifetime 60s
+soak: $(READY) ## an hour of one-minute certificates, random faults and outages; ARGS="--seed 1"
+	$(BIN)/python -m tests.soak --minutes 60 --lifetime 60s --chaos 0.3 --outages 3 --outage 15 $(ARGS)
+
+faults: $(READY) ## every fault of the Connector's repertoire at every operation
+	$(BIN)/python -m pytest -n $(WORKERS) tests/faults -m "exhaustive or not exhaustive" $(PYTEST_ARGS)
+
+fuzz: $(READY) ## 20,000 examples for each property of the parsers and of the API's headers
+	$(BIN)/python -m pytest -n $(WORKERS) --hypothesis-profile fuzz tests/fuzz $(PYTEST_ARGS)
+
+load: $(READY) ## 1,000 callers, 2,200 idle and slow clients, 1,000 waiters through 100 renewals
+	$(BIN)/python -m tests.load renew --callers 1000
+	$(BIN)/python -m tests.load crowd --idle 2000 --slow 200 --seconds 60
+	$(BIN)/python -m tests.load waiters --waiters 1000 --renewals 100
 
 conformance: $(READY) ## thousands of random requests against the API's own description
 	$(BIN)/python -m tests.conformance --cases 10000

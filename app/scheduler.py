@@ -12,7 +12,6 @@ from app.connector_clock import ConnectorClock
 from app.core.credential import Credential
 from app.core.policy import (
     LOOK,
-    SKEW_LIMIT,
     Connect,
     Decision,
     Policy,
@@ -206,9 +205,9 @@ class Scheduler:
     # --- time ----------------------------------------------------------------------------------
 
     def _decision_time(self) -> datetime:
-        """Our clock, or the Connector's if ours is far behind: the Connector is the one that refuses."""
-        now, theirs = self._clock.now(), self._connector_clock.now()
-        return theirs if theirs is not None and theirs - now > SKEW_LIMIT else now
+        """Our clock, or the Connector's if ours is behind: the Connector is the one that refuses."""
+        now = self._clock.now()
+        return max(now, self._connector_clock.now() or now)
 
     def _watch_expiry(self) -> None:
         generation, now = self._renewal.generation, self._clock.now()

@@ -148,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="RATE",
         help="misbehave at random (RATE from 0 to 1; default 0.1)",
     )
-    add("--seed", type=int, help="makes chaos repeatable")
+    add("--seed", type=int, help="makes chaos repeatable (default: one of its own, which the summary shows)")
     add("--fresh", action="store_true", help="issue the first client credential anew")
     add("--quiet", action="store_true", help="no summary")
     add("--list-faults", action="store_true", help="print the table of faults and end")
@@ -163,7 +163,8 @@ def _options(given: argparse.Namespace) -> EmulatorOptions:
 
 
 def _summary(emulator: Emulator) -> str:
-    at, directory = emulator.endpoints, emulator.options.dir
+    at, directory, state = emulator.endpoints, emulator.options.dir, emulator.state()
+    chaos = f"  chaos                {state['chaos']:g}, --seed {state['seed']}\n" if state["chaos"] else ""
     return f"""Compass Connector emulator, everything in {directory}/ (endpoints.json has all of this)
   token-secured        {at.token_connector_url}
   certificate-secured  {at.connector_url}
@@ -172,7 +173,7 @@ def _summary(emulator: Emulator) -> str:
   client credential    {at.client_certificate_file}
                        {at.client_key_file}
   one-time token       {directory}/token, good for an hour; another: curl -X POST {at.control_url}tokens
-Try:
+{chaos}Try:
   curl --cacert {at.ca_file} --cert {at.client_certificate_file} --key {at.client_key_file} \\
     -H 'Content-Type: application/json' -d '{{"query":"query {{ __typename }}"}}' {at.connector_url}"""
 

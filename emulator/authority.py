@@ -227,3 +227,32 @@ def _key_usage(
         encipher_only=False,
         decipher_only=False,
     )
+
+
+def twin(
+    anchor: x509.Certificate,
+    signer: PrivateKey,
+    *,
+    not_before: datetime | None = None,
+    not_after: datetime | None = None,
+    permitted: x509.Name | None = None,
+) -> x509.Certificate:
+    """The same name and key with other dates, or for subjects below `permitted` alone.
+
+    Any RSA key may sign: of a trust anchor's own signature nobody looks at more than the algorithm.
+    """
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(anchor.subject)
+        .issuer_name(anchor.issuer)
+        .public_key(anchor.public_key())
+        .serial_number(anchor.serial_number)
+        .not_valid_before(not_before or anchor.not_valid_before_utc)
+        .not_valid_after(not_after or anchor.not_valid_after_utc)
+    )
+    for extension in anchor.extensions:
+        builder = builder.add_extension(extension.value, critical=extension.critical)
+    if permitted is not None:
+        constraint = x509.NameConstraints([x509.DirectoryName(permitted)], None)
+        builder = builder.add_extension(constraint, critical=True)
+    return builder.sign(signer, hashes.SHA256())

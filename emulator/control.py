@@ -36,8 +36,8 @@ class Controlled(Protocol):
         """Activates a fault."""
         ...
 
-    def set_chaos(self, rate: float) -> None:
-        """Misbehaves at random."""
+    def set_chaos(self, rate: float, seed: int | None = None) -> None:
+        """Misbehaves at random, repeatably with a seed."""
         ...
 
     def clear_faults(self) -> None:
@@ -144,11 +144,13 @@ class Control:
         return {"faults": []}
 
     async def _chaos(self, body: Body) -> Body:
-        rate = body["rate"]
+        rate, seed = body["rate"], body.get("seed")
         if not isinstance(rate, (int, float)):
             raise ValueError("rate is a number from 0 to 1")  # noqa: TRY004 (one way to answer 400)
-        self._emulator.set_chaos(float(rate))
-        return {"rate": rate}
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+            raise ValueError("seed is a whole number")
+        self._emulator.set_chaos(float(rate), seed)
+        return {"rate": rate, "seed": self._emulator.state()["seed"]}
 
     async def _revoke(self, body: Body) -> Body:
         self._emulator.revoke(_text(body, "fingerprint"))

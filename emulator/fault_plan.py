@@ -70,13 +70,21 @@ class Occasion:
 
 
 class FaultPlan:
-    """The active faults, and chaos: with a rate above 0, at most one random fault per occasion besides."""
+    """The active faults, and chaos: with a rate above 0, at most one random fault per occasion besides.
 
-    def __init__(self, table: Mapping[str, Fault], *, chaos: float = 0.0, rng: random.Random) -> None:
+    With the same seed the same calls in the same order meet the same faults.
+    """
+
+    def __init__(self, table: Mapping[str, Fault], *, chaos: float = 0.0, seed: int | None = None) -> None:
         self._table = table
-        self._rng = rng
         self._actives: list[Active] = []
-        self.chaos = chaos
+        self.set_chaos(chaos, seed)
+
+    def set_chaos(self, rate: float, seed: int | None = None) -> None:
+        """From now on, and from the beginning of a seed: one of our own choice if none is given."""
+        self.chaos = rate
+        self.seed = random.SystemRandom().randrange(2**32) if seed is None else seed
+        self._rng = random.Random(self.seed)
 
     def add(self, spec: str) -> None:
         """Activates a fault; raises ValueError, saying what is wrong with the specification."""

@@ -75,6 +75,24 @@ TLS = (
         ServerTLS.other_client_ca,
         when=_at_mtls,
     ),
+    Disguised(
+        "client-cert-not-yet-valid",
+        "the door finds our certificate too new: genuine alert 42",
+        ServerTLS.early_client_ca,
+        when=_at_mtls,
+    ),
+    Disguised(
+        "client-cert-expired",
+        "the door finds our certificate too old: genuine alert 45",
+        ServerTLS.ended_client_ca,
+        when=_at_mtls,
+    ),
+    Disguised(
+        "client-cert-unknown",
+        "the door refuses our certificate without a reason: genuine alert 46",
+        ServerTLS.narrow_client_ca,
+        when=_at_mtls,
+    ),
 )
 
 EDGE = (

@@ -1,6 +1,5 @@
 """The parts of an emulator, built from its options: the composition root."""
 
-import random
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -62,7 +61,7 @@ def build(options: EmulatorOptions, folder: Folder) -> Parts:
     director = Director(ttl=options.token_ttl, on_change=state.changed)
     registry = Registry(on_change=state.changed)
     state.load(director, registry)
-    plan = FaultPlan(FAULTS, chaos=options.chaos, rng=random.Random(options.seed))
+    plan = FaultPlan(FAULTS, chaos=options.chaos, seed=options.seed)
     for spec in options.faults:
         plan.add(spec)
     operator = _operator(options, folder)

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Literal
 
 from cryptography import x509
+from cryptography.x509.oid import NameOID
 
-from emulator.authority import Pair, certificates_pem, create_server_authority, issue_server, key_pem
+from emulator.authority import Pair, certificates_pem, create_server_authority, issue_server, key_pem, twin
 from emulator.circumstance import DoorName
 from emulator.clock import real_now
 from emulator.forgeries import other_authority
@@ -70,6 +71,28 @@ class ServerTLS:
         return self._context(
             "other-ca", door, lambda: self._issue(self._names), anchor=other_authority(2).anchor
         )
+
+    def early_client_ca(self, door: DoorName) -> ssl.SSLContext:
+        """Clients are verified as if their CA began tomorrow."""
+        tomorrow = real_now() + timedelta(days=1)
+        anchor = twin(
+            self._anchor, other_authority(2).issuer.key, not_before=tomorrow, not_after=tomorrow + _LIFETIME
+        )
+        return self._context("early-ca", door, lambda: self._issue(self._names), anchor=anchor)
+
+    def ended_client_ca(self, door: DoorName) -> ssl.SSLContext:
+        """Clients are verified as if their CA had ended yesterday."""
+        yesterday = real_now() - timedelta(days=1)
+        anchor = twin(
+            self._anchor, other_authority(2).issuer.key, not_before=yesterday - _LIFETIME, not_after=yesterday
+        )
+        return self._context("ended-ca", door, lambda: self._issue(self._names), anchor=anchor)
+
+    def narrow_client_ca(self, door: DoorName) -> ssl.SSLContext:
+        """Clients are verified as if their CA were for others only."""
+        others = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Others")])
+        anchor = twin(self._anchor, other_authority(2).issuer.key, permitted=others)
+        return self._context("narrow-ca", door, lambda: self._issue(self._names), anchor=anchor)
 
     def _context(
         self, kind: str, door: DoorName, issue: Callable[[], Pair], *, anchor: x509.Certificate | None = None

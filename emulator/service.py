@@ -81,6 +81,7 @@ class Emulator:
             "counters": self.counters,
             "faults": self._parts.plan.listing(),
             "chaos": self._parts.plan.chaos,
+            "seed": self._parts.plan.seed,
             "clock": {
                 "now": clock.now().isoformat().replace("+00:00", "Z"),
                 "offset_seconds": clock.offset.total_seconds(),
@@ -100,11 +101,11 @@ class Emulator:
         """Deactivates all faults, chaos included."""
         self._parts.plan.clear()
 
-    def set_chaos(self, rate: float) -> None:
-        """Misbehaves at random at this rate from 0 to 1; raises ValueError."""
+    def set_chaos(self, rate: float, seed: int | None = None) -> None:
+        """Misbehaves at random at this rate from 0 to 1, repeatably with a seed; raises ValueError."""
         if not 0 <= rate <= 1:
             raise ValueError("the chaos rate is a number from 0 to 1")
-        self._parts.plan.chaos = rate
+        self._parts.plan.set_chaos(rate, seed)
 
     def token(self, *, ttl: timedelta | None = None, consumer_type: str | None = None) -> TokenForms:
         """A new one-time token: a new pairing, hence a new system auth and CN; raises ValueError."""

@@ -24,6 +24,7 @@ EXPIRED_INTERVAL = timedelta(minutes=15)
 UNMOVED_INTERVAL = timedelta(minutes=15)
 PROOF_PATIENCE = timedelta(minutes=10)
 CSR_MAX_AGE = timedelta(hours=1)
+_TIME_TO_RENEW = timedelta(seconds=10)
 SKEW_LIMIT = timedelta(minutes=2)
 FAILURES_BEFORE_DEGRADED = 3
 _SHORTEST_WAIT = timedelta(milliseconds=100)
@@ -74,7 +75,11 @@ def nearly_over(chain: Chain, now: datetime) -> bool:
 
 def in_danger(chain: Chain | None, now: datetime) -> bool:
     """Whether what is left is too little to wait any longer for the proof of its successor."""
-    return chain is None or left(chain, now) < min(lifetime(chain) / 20, PROOF_PATIENCE)
+    if chain is None:
+        return True
+    # A proof's pauses take up to 4 s, and another renewal has to fit in what is left after one.
+    least = min(lifetime(chain) / 4, _TIME_TO_RENEW)
+    return left(chain, now) < max(min(lifetime(chain) / 20, PROOF_PATIENCE), least)
 
 
 def longest_wait(chain: Chain | None, now: datetime) -> timedelta:
@@ -172,10 +177,10 @@ def decide(situation: Situation, now: datetime) -> Decision:
         return Connect("not-connected")
     if generation.facts.revoked_at is not None:
         return Connect("credential-revoked")
-    if not lives(generation.chain, now):
-        return Renew("expired")
     wanted = renewal_at(situation, generation, now)
-    return Renew("due") if now >= wanted else Wait(wanted)
+    if now < wanted:
+        return Wait(wanted)
+    return Renew("due" if lives(generation.chain, now) else "expired")
 
 
 def renewal_at(situation: Situation, generation: Generation, now: datetime) -> datetime:
@@ -188,6 +193,11 @@ def renewal_at(situation: Situation, generation: Generation, now: datetime) -> d
     pause = situation.policy.interval(generation.chain)
     if not moved(generation):
         pause = max(pause, min(UNMOVED_INTERVAL, lifetime(generation.chain) / 20))
+    elif facts.activated_at >= due_at:
+        # Due, or even expired, as soon as it was there: our clock may be far ahead of the Connector's, and
+        # then the next one would be no better. Or its proof took long, and little is left of it.
+        remaining = left(generation.chain, facts.activated_at) / 10 or lifetime(generation.chain) / 20
+        pause = max(pause, min(UNMOVED_INTERVAL, remaining))
     return max(due_at, facts.activated_at + pause)
 
 

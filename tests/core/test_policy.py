@@ -247,7 +247,8 @@ def test_a_failure_long_before_it_is_due_does_not_bring_the_next_attempt_forward
 def test_two_renewals_are_ten_seconds_or_a_tenth_of_the_lifetime_apart(
     duration: timedelta, pause: float
 ) -> None:
-    chain, renewed_at = issued(duration), NOW + duration * 0.7
+    chain = issued(duration)
+    renewed_at = EXACT.due_at(chain, INSTANCE) - TICK
     current = generation(chain, activated_at=renewed_at)
     again_at = renewed_at + pause * SECOND
     assert decide(situation(current), renewed_at) == Wait(again_at)
@@ -256,9 +257,9 @@ def test_two_renewals_are_ten_seconds_or_a_tenth_of_the_lifetime_apart(
 
 
 def test_an_operator_may_want_a_longer_pause() -> None:
-    current = generation(issued(HOUR), activated_at=NOW + 50 * MINUTE)
-    policy = replace(EXACT, min_interval=2 * MINUTE)
-    assert decide(situation(current, policy=policy), NOW + 51 * MINUTE) == Wait(NOW + 52 * MINUTE)
+    current = generation(issued(HOUR), activated_at=NOW + 40 * MINUTE)
+    policy = replace(EXACT, min_interval=5 * MINUTE)
+    assert decide(situation(current, policy=policy), NOW + 42 * MINUTE) == Wait(NOW + 45 * MINUTE)
 
 
 @pytest.mark.parametrize(
@@ -284,10 +285,31 @@ def test_a_renewal_that_did_not_move_the_end_is_not_repeated_for_a_while(
 
 
 def test_a_renewal_that_moved_the_end_by_a_second_is_one_like_any_other() -> None:
-    chain, renewed_at = issued(90 * DAY), NOW + 80 * DAY
+    chain = issued(90 * DAY)
+    renewed_at = EXACT.due_at(chain, INSTANCE) - TICK
     current = generation(chain, activated_at=renewed_at, replaced_end=chain.effective_not_after - SECOND)
     assert moved(current)
     assert decide(situation(current), renewed_at + 10 * SECOND) == Renew("due")
+
+
+@pytest.mark.parametrize("share", [0.667, 0.99, 1, 40], ids=["due", "nearly over", "over", "years ago"])
+@pytest.mark.parametrize("origin", [Origin.RENEW, Origin.CONNECT])
+def test_a_certificate_that_comes_too_late_by_our_clock_is_not_replaced_at_once(
+    origin: Origin, share: float
+) -> None:
+    """The Connector's clock is far behind ours, and so would be the next certificate."""
+    chain, renewed_at = issued(90 * DAY), NOW + 90 * DAY * share
+    current = generation(chain, origin=origin, activated_at=renewed_at)
+    assert decide(situation(current), renewed_at) == Wait(renewed_at + 15 * MINUTE)
+    wanted = "due" if share < 1 and renewed_at + 15 * MINUTE < chain.effective_not_after else "expired"
+    assert decide(situation(current), renewed_at + 15 * MINUTE) == Renew(wanted)
+
+
+def test_one_that_was_proven_late_is_replaced_before_its_end() -> None:
+    chain, renewed_at = issued(90 * DAY), NOW + 90 * DAY - 10 * MINUTE
+    current = generation(chain, activated_at=renewed_at)
+    assert decide(situation(current), renewed_at) == Wait(renewed_at + MINUTE)
+    assert decide(situation(current), renewed_at + MINUTE) == Renew("due")
 
 
 def test_a_first_connection_moved_the_end() -> None:
@@ -327,7 +349,13 @@ def test_a_tenth_of_the_lifetime_is_nearly_over(duration: timedelta) -> None:
 
 @pytest.mark.parametrize(
     ("duration", "patience"),
-    [(MINUTE, 3 * SECOND), (HOUR, 3 * MINUTE), (200 * MINUTE, 10 * MINUTE), (90 * DAY, 10 * MINUTE)],
+    [
+        (20 * SECOND, 5 * SECOND),
+        (MINUTE, 10 * SECOND),
+        (HOUR, 3 * MINUTE),
+        (200 * MINUTE, 10 * MINUTE),
+        (90 * DAY, 10 * MINUTE),
+    ],
 )
 def test_the_old_one_is_in_danger_in_its_last_minutes(duration: timedelta, patience: timedelta) -> None:
     chain = issued(duration)

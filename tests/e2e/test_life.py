@@ -261,8 +261,8 @@ def test_a_mounted_pair_is_taken_over_while_running(
     wait_until(lambda: sidecar.fingerprint() == other.fingerprint(), "the import", patience=45)
 
 
-def test_it_renews_by_itself_through_an_outage_and_is_always_ready(tmp_path: Path) -> None:
-    """The short form of `make soak`: a minute of life, a token, an outage, readers all the time."""
+def test_it_renews_by_itself_through_faults_and_an_outage_and_is_always_ready(tmp_path: Path) -> None:
+    """The short form of `make soak`: a minute of life, a token, random faults, an outage, readers."""
     done = subprocess.run(
         [
             sys.executable,
@@ -276,6 +276,8 @@ def test_it_renews_by_itself_through_an_outage_and_is_always_ready(tmp_path: Pat
             "5",
             "--lifetime",
             "20s",
+            "--seed",
+            "1",
         ],
         cwd=ROOT,
         capture_output=True,

@@ -77,7 +77,7 @@ async def test_faults_are_set_listed_and_cleared(emulator: Emulator, control: ht
 
 
 async def test_chaos_can_be_turned_on_and_off(emulator: Emulator, control: httpx.AsyncClient) -> None:
-    assert (await control.post("/chaos", json={"rate": 1})).json() == {"rate": 1}
+    assert (await control.post("/chaos", json={"rate": 1, "seed": 7})).json() == {"rate": 1, "seed": 7}
     assert emulator.state()["chaos"] == 1
     await control.delete("/faults")
     assert emulator.state()["chaos"] == 0
@@ -167,6 +167,7 @@ async def test_counters_are_reset(emulator: Emulator, control: httpx.AsyncClient
         ("/subject", {"subject": "O=x"}, "the subject has no"),
         ("/chaos", {"rate": 2}, "from 0 to 1"),
         ("/chaos", {"rate": "x"}, "from 0 to 1"),
+        ("/chaos", {"rate": 1, "seed": "x"}, "seed is a whole number"),
         ("/outage", {"seconds": "-1"}, "negative"),
     ],
 )

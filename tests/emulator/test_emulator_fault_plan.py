@@ -1,6 +1,5 @@
 """Which faults a request meets: specifications, counts, operations, and chaos that can be repeated."""
 
-import random
 from datetime import UTC, datetime
 
 import pytest
@@ -22,7 +21,7 @@ from tests.emulator.talking import CONFIGURATION, PROBE, SIGN, ask, first_client
 
 
 def plan(*specs: str, chaos: float = 0.0, seed: int = 1) -> FaultPlan:
-    made = FaultPlan(FAULTS, chaos=chaos, rng=random.Random(seed))
+    made = FaultPlan(FAULTS, chaos=chaos, seed=seed)
     for spec in specs:
         made.add(spec)
     return made
@@ -108,13 +107,24 @@ def test_a_fault_of_connections_does_not_touch_requests() -> None:
 
 
 def test_chaos_is_repeatable_and_keeps_its_rate() -> None:
-    first, second = ([names(plan(chaos=0.5, seed=7), "sign")] for _ in range(2))
+    first, second = (
+        [names(played, "sign") for _ in range(50)] for played in (plan(chaos=0.5, seed=7) for _ in range(2))
+    )
     assert first == second
+    assert len({tuple(met) for met in first}) > 5
     made = plan(chaos=0.3)
     met = sum(bool(names(made, "sign")) for _ in range(2_000))
     assert 500 < met < 700
     made.clear()
     assert not any(names(made, "sign") for _ in range(100))
+
+
+def test_chaos_without_a_seed_chooses_one_that_repeats_it() -> None:
+    made = FaultPlan(FAULTS, chaos=0.5)
+    met = [names(made, "probe") for _ in range(50)]
+    made.set_chaos(0.5, made.seed)
+    assert [names(made, "probe") for _ in range(50)] == met
+    assert FaultPlan(FAULTS, chaos=0.5).seed != made.seed
 
 
 def test_chaos_suits_the_operation() -> None:

@@ -537,6 +537,26 @@ async def test_a_door_that_trusts_another_ca_refuses_with_a_genuine_alert_48(emu
     assert (await ask(emulator, PROBE)).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("fault", "alert"),
+    [
+        ("client-cert-not-yet-valid", "SSLV3_ALERT_BAD_CERTIFICATE"),
+        ("client-cert-expired", "SSLV3_ALERT_CERTIFICATE_EXPIRED"),
+        ("client-cert-unknown", "SSLV3_ALERT_CERTIFICATE_UNKNOWN"),
+    ],
+)
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_good_certificate_is_refused_with_a_genuine_alert(
+    emulator: Emulator, fault: str, alert: str, version: ssl.TLSVersion
+) -> None:
+    emulator.fault(f"{fault}*1")
+    assert (await ask(emulator, PROBE, token=emulator.token().token)).status_code == 200
+    context = client_context(emulator, own_credential(emulator))
+    context.maximum_version = version
+    assert await refusal(emulator, context) == alert
+    assert (await ask(emulator, PROBE)).status_code == 200
+
+
 async def test_every_row_of_the_table_is_proven_here() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
     proven = {name.partition(":")[0] for name in (*ANSWERS, *MESSAGES, *CONFIGURATIONS, *CHAINS)}
@@ -549,3 +569,10 @@ async def test_every_row_says_what_it_means_and_has_a_good_default(emulator: Emu
         assert row.meaning
         emulator.fault(name)
     assert len(emulator.state()["faults"]) == len(FAULTS)
+
+
+async def test_the_document_lists_the_table() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "emulator.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `([^`]*)` \| (\w+) \| (.*) \|$", text, re.MULTILINE)
+    names = {row.name if row.default is None else f"{row.name}:{row.default}": row for row in FAULTS.values()}
+    assert listed == [(name, row.operation, row.meaning) for name, row in names.items()]

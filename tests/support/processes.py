@@ -45,11 +45,11 @@ class EmulatorProcess:
         self.process = subprocess.Popen(command, cwd=ROOT)
         wait_until((directory / "endpoints.json").exists, "the emulator's start")
         self.endpoints: dict[str, Any] = json.loads((directory / "endpoints.json").read_text())
+        # One for all calls: to read the system's trust store takes longer than a call.
+        self.client = httpx.Client(base_url=self.endpoints["control_url"], trust_env=False)
 
     def control(self, method: str, path: str, body: object = None) -> dict[str, Any]:
-        answer = httpx.request(
-            method, self.endpoints["control_url"].rstrip("/") + path, json=body, trust_env=False
-        )
+        answer = self.client.request(method, path, json=body)
         assert answer.is_success, answer.text
         content: dict[str, Any] = answer.json()
         return content
@@ -65,6 +65,7 @@ class EmulatorProcess:
         return count
 
     def stop(self) -> None:
+        self.client.close()
         self.process.terminate()
         self.process.wait(10)
 
