@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 4
 PYTEST_ARGS ?=
 
-.PHONY: help demo test bench soak check format lock serve emulator clean
+.PHONY: help demo test bench soak torture check format lock serve emulator clean
 .DEFAULT_GOAL := help
 
 help: ## show this
@@ -36,6 +36,9 @@ bench: $(READY) ## measure against the least that could do the same; ARGS="api -
 
 soak: $(READY) ## half an hour of one-minute certificates and Connector outages
 	$(BIN)/python -m tests.soak --minutes 30 --outages 3 --outage 15 --lifetime 60s
+
+torture: $(READY) ## kill it, and cut the power, at every step of what it does; ARGS="--count 1200 --minutes 25 --seed 1"
+	$(BIN)/python -m tests.torture $(ARGS)
 
 check: $(READY) ## lint, types and format
 	$(BIN)/ruff check .
