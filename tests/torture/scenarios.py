@@ -107,6 +107,14 @@ def holding(lab: Lab, disk: Path) -> None:
         sidecar.answers("/readyz", 200).stop()
 
 
+def two_generations(lab: Lab, disk: Path) -> None:
+    """A credential that was renewed once."""
+    with lab.forge.start(lab.environment(disk, **lab.importing()), disk / "log") as sidecar:
+        sidecar.answers("/readyz", 200)
+        assert sidecar.client.post("/renew", headers=BEARER).status_code == 200
+        sidecar.stop()
+
+
 def waiting_for_proof(lab: Lab, disk: Path) -> None:
     """A signed answer that the Connector has not accepted yet."""
     holding(lab, disk)

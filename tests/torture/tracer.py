@@ -115,7 +115,7 @@ class Tracer:
     """Belongs to the thread that made it. `attach`, then `run`; the process does not outlive it."""
 
     def __init__(self, pid: int, folder: Path, *, executed: Callable[[Step], None] | None = None) -> None:
-        """Calls on the folder, all below it, and sockets are steps. `executed` hears of those that succeed."""
+        """Calls on the folder, all below it, and sockets are steps. `executed` hears of each success."""
         self._pid = pid
         self._folder = folder
         self._executed = executed
