@@ -23,6 +23,8 @@ def main() -> None:
 
 def serve() -> int:
     """Run the sidecar; 2 if the configuration cannot be used, 1 if the store cannot be."""
+    # Files are made with the mode that they need, but no umask may take them away from ourselves.
+    os.umask(os.umask(0o077) & 0o077)
     # Importing allocates much and frees nothing: collecting meanwhile costs a fifth of the start.
     gc.disable()
     import uvloop  # noqa: PLC0415 - the other commands need no server
