@@ -27,7 +27,7 @@ demo: $(READY) ## do the main job against the emulator; ONCE=1 ends after one ve
 	$(BIN)/python deploy/demo.py $(if $(ONCE),--once)
 
 test: $(READY) ## run the test suite
-	@deploy/debian openssl curl nginx node keytool
+	@deploy/debian openssl curl nginx node keytool strace
 	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 bench: $(READY) ## measure against the least that could do the same; ARGS="api --quick"

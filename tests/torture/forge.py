@@ -156,7 +156,9 @@ class Forged:
 
 def main() -> None:
     """Answer one request a line until there are no more."""
-    # Everything that `serve` imports, so that no fork has to.
+    # Everything that a sidecar imports, so that no fork has to, nor could as another user.
+    import encodings.idna  # noqa: F401
+
     import uvloop  # noqa: F401
 
     import app.__main__
