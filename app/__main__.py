@@ -5,8 +5,10 @@ Serving loads neither typer nor rich: they cost start time and memory that a sid
 
 import gc
 import os
+import resource
 import sys
 import warnings
+from contextlib import suppress
 
 from app.errors import SettingsError, SidecarError
 
@@ -25,6 +27,9 @@ def serve() -> int:
     """Run the sidecar; 2 if the configuration cannot be used, 1 if the store cannot be."""
     # Files are made with the mode that they need, but no umask may take them away from ourselves.
     os.umask(os.umask(0o077) & 0o077)
+    # A core dump holds every key. One byte, not none: Linux then calls no handler of dumps (`|`) either.
+    with suppress(ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
     # Importing allocates much and frees nothing: collecting meanwhile costs a fifth of the start.
     gc.disable()
     import uvloop  # noqa: PLC0415 - the other commands need no server
