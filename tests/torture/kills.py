@@ -12,7 +12,7 @@ import httpx
 
 from tests.torture.forge import Forged, Gone
 from tests.torture.power import Power
-from tests.torture.promises import current_pair, published_pair
+from tests.torture.promises import published_pair
 from tests.torture.scenarios import SCENARIOS, Lab, Scenario, Trial
 from tests.torture.tracer import Step, Tracer
 
@@ -62,7 +62,7 @@ def kill(lab: Lab, job: Job) -> Outcome:
     try:
         trial = Trial.begin(lab, scenario, disk)
         call, _ = _interrupt(job, trial, scenario)
-        current_pair(trial.store)
+        trial.nothing_is_lost()
         published_pair(disk / "published")
         with lab.forge.start(scenario.variables(trial), disk / "log") as sidecar:
             found = scenario.after(trial, sidecar)
@@ -91,6 +91,7 @@ def _interrupt(job: Job, trial: Trial, scenario: Scenario) -> tuple[str, list[St
             sidecar.go()
         with suppress(httpx.TransportError, Gone):
             scenario.act(trial, sidecar)
+            trial.answered = True
         sidecar.kill()
         steps, reached = tracer.result()
     if job.cut:

@@ -57,6 +57,11 @@ class Lab:
         self.emulator.stop()
 
 
+def _probes(lab: Lab) -> int:
+    count: int = lab.emulator.control("GET", "/")["counters"]["calls"]["probe"]
+    return count
+
+
 @dataclass
 class Trial:
     """One interruption: what was there before it, and what was asked of the Connector since."""
@@ -65,12 +70,14 @@ class Trial:
     disk: Path
     before: str | None
     signatures: int
+    probes: int
+    answered: bool = False
 
     @classmethod
     def begin(cls, lab: Lab, scenario: "Scenario", disk: Path) -> "Trial":
         """A copy of the state that the scenario begins with."""
         shutil.copytree(lab.disk(scenario.state.__name__, scenario.state), disk, symlinks=True)
-        return cls(lab, disk, current_pair(disk / "store"), lab.emulator.signatures())
+        return cls(lab, disk, current_pair(disk / "store"), lab.emulator.signatures(), _probes(lab))
 
     @property
     def store(self) -> Path:
@@ -79,6 +86,17 @@ class Trial:
     def signed(self) -> int:
         """How often the Connector has signed since the beginning."""
         return self.lab.emulator.signatures() - self.signatures
+
+    def nothing_is_lost(self) -> None:
+        """Each step was on the disk before the next was made. Called when the process is gone."""
+        record, moved = pending_record(self.store), current_pair(self.store) != self.before
+        if self.signed():
+            check(moved or record is not None, "the key is on the disk before it is signed")
+        if _probes(self.lab) > self.probes:
+            signed = record is not None and record.get("signed") is not None
+            check(moved or signed, "the answer is on the disk before it is proven")
+        if self.answered:
+            check(moved, "what was announced is on the disk")
 
     def connect(self, sidecar: Forged) -> httpx.Response:
         """First connection with a new token."""
@@ -138,7 +156,7 @@ def waiting_for_signature(lab: Lab, disk: Path) -> None:
 
 def renew(trial: Trial, sidecar: Forged) -> None:
     """`POST /renew`, or joining what goes on by itself."""
-    sidecar.client.post("/renew", headers=BEARER)
+    sidecar.client.post("/renew", headers=BEARER).raise_for_status()
 
 
 def renew_when_ready(trial: Trial, sidecar: Forged) -> None:
@@ -174,7 +192,7 @@ def finish(trial: Trial, sidecar: Forged) -> None:
 
 def connect(trial: Trial, sidecar: Forged) -> None:
     """`POST /connect` with a new token."""
-    trial.connect(sidecar)
+    trial.connect(sidecar).raise_for_status()
 
 
 def connected(trial: Trial, sidecar: Forged) -> str:

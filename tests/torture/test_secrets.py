@@ -9,6 +9,7 @@ import threading
 import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,7 @@ def forms(secret: bytes) -> set[bytes]:
     }
 
 
+@cache
 def key_forms(pem: bytes) -> set[bytes]:
     """Any line of its PEM; the beginning of its numbers, in hex and decimal."""
     key = serialization.load_pem_private_key(pem, None)
