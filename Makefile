@@ -65,4 +65,4 @@ lock: $(READY) ## make the lock files anew from pyproject.toml
 	$(LOCK) --all-extras --allow-unsafe -c requirements.lock -o requirements-dev.lock
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) .demo .emulator .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) .demo .emulator .torture.jsonl .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -9,9 +9,11 @@ import os
 import platform
 import signal
 import struct
+import subprocess
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 _CONT_SYSCALL, _SEIZE, _INTERRUPT, _SYSCALL_INFO = 24, 0x4206, 0x4207, 0x420E
@@ -94,20 +96,18 @@ class Step:
         return " ".join((self.name, *self.paths))
 
 
+@cache
 def why_not() -> str | None:
     """The reason why nothing can be traced here, None if it can be."""
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         return "system calls are counted on Linux and x86-64 only"
-    pid = os.fork()
-    if pid == 0:
-        signal.pause()
-    try:
-        _ptrace(_SEIZE, pid, 0, _EXIT_KILL)
-    except OSError as error:
-        return f"this machine forbids ptrace: {error.strerror}"
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, _ALL_THREADS)
+    with subprocess.Popen(["sleep", "60"]) as child:
+        try:
+            _ptrace(_SEIZE, child.pid, 0, _EXIT_KILL)
+        except OSError as error:
+            return f"this machine forbids ptrace: {error.strerror}"
+        finally:
+            child.kill()
     return None
 
 
