@@ -164,6 +164,7 @@ def test_permission_lost_under_it_costs_no_credential(lab: Lab, tmp_path: Path) 
 
 
 @pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace, which holds the calls, is not installed")
 def test_a_disk_that_hangs_holds_up_no_probe(lab: Lab, tmp_path: Path) -> None:
     """No fsync comes back while strace holds them; a renewal that waits for one goes on when it does."""
     disk = tmp_path / "disk"
