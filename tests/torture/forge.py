@@ -23,7 +23,7 @@ from tests.support.processes import PATIENCE, ROOT, free_port
 
 
 class Gone(Exception):
-    """The sidecar has ended; the message is its log."""
+    """The sidecar has ended; the message is its exit status and log."""
 
 
 class Forge:
@@ -101,7 +101,7 @@ class Forged:
                 if condition():
                     return
             if self.exit_status() is not None:
-                raise Gone(self.log)
+                raise Gone(f"with status {self.exit_status()}: {self.log}")
             time.sleep(0.01)
         raise AssertionError(f"{what} did not happen within {PATIENCE:g} s: {self.log}")
 
