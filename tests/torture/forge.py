@@ -169,13 +169,14 @@ def main() -> None:
     ended: dict[int, int] = {}
     for line in sys.stdin:
         request = json.loads(line)
-        answer: int | None = 0
+        answer: int | None = None
         if "go" in request:
             os.close(held.pop(request["go"]))
         elif "poll" in request:
             answer = _poll(request["poll"], ended)
         else:
             answer = _fork(request, held)
+            ended.pop(answer, None)  # process numbers are used again
         print(json.dumps(answer), flush=True)
     for pid in set(held):
         os.kill(pid, 9)
