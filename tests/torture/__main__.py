@@ -58,8 +58,14 @@ def torture(options: argparse.Namespace, folder: Path) -> int:
         threads = [threading.Thread(target=_work, args=(lab, left, end, options.out, guard)) for lab in labs]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join()
+        try:
+            for thread in threads:
+                thread.join()
+        except KeyboardInterrupt:  # what has begun is ended, and then told
+            while not left.empty():
+                left.get_nowait()
+            for thread in threads:
+                thread.join()
     finally:
         for lab in labs:
             lab.close()
