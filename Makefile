@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 4
 PYTEST_ARGS ?=
 
-.PHONY: help demo test bench soak conformance check format lock serve emulator clean picture image image-test compose-test pod-test deploy-test dist-test test-313 prometheusrule faults fuzz load
+.PHONY: help demo test bench soak conformance check format lock serve emulator clean picture image image-test compose-test pod-test deploy-test dist-test test-313 prometheusrule faults fuzz load torture
 .DEFAULT_GOAL := help
 
 help: ## show this
@@ -27,7 +27,7 @@ demo: $(READY) ## do the main job against the emulator; ONCE=1 ends after one ve
 	$(BIN)/python deploy/demo.py $(if $(ONCE),--once)
 
 test: $(READY) ## run the test suite
-	@deploy/debian openssl curl nginx node keytool promtool chromium chromedriver faketime
+	@deploy/debian openssl curl nginx node keytool promtool chromium chromedriver faketime strace
 	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 bench: $(READY) ## measure against the least that could do the same; ARGS="api --quick"
@@ -54,6 +54,9 @@ conformance: $(READY) ## thousands of random requests against the API's own desc
 picture: $(READY) ## make the README's picture of the page anew
 	@deploy/debian chromium chromedriver faketime pngquant
 	$(BIN)/python -m tests.picture
+
+torture: $(READY) ## kill it, and cut the power, at every step of what it does; ARGS="--count 1200 --minutes 25 --seed 1"
+	$(BIN)/python -m tests.torture $(ARGS)
 
 check: $(READY) ## lint, types and format
 	$(BIN)/ruff check .
@@ -119,4 +122,4 @@ lock: $(READY) ## make the lock files anew from pyproject.toml
 	echo setuptools | $(LOCK:pyproject.toml=-) --allow-unsafe -c requirements-dev.lock -o requirements-build.lock
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) $(DEPLOY) .demo .emulator .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) $(DEPLOY) .demo .emulator .torture.jsonl .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

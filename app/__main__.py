@@ -7,6 +7,7 @@ import gc
 import os
 import sys
 import warnings
+from contextlib import suppress
 
 
 def main() -> None:
@@ -38,11 +39,17 @@ def _silence_warnings() -> None:
 
 def serve() -> int:
     """Run the sidecar; 2 if the configuration cannot be used, 1 if the store cannot be."""
-    import signal  # noqa: PLC0415 - the health check has no time for it
+    import resource  # noqa: PLC0415 - the health check has no time for it
+    import signal  # noqa: PLC0415 - as above
 
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, _leave)
     _silence_warnings()
+    # Files are made with the mode that they need, but no umask may take them away from ourselves.
+    os.umask(os.umask(0o077) & 0o077)
+    # A core dump holds every key. One byte, not none: Linux then calls no handler of dumps (`|`) either.
+    with suppress(ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
     # Importing allocates much and frees nothing: collecting meanwhile costs a fifth of the start.
     gc.disable()
     import logging  # noqa: PLC0415 - as above
