@@ -41,6 +41,11 @@ def new_token(emulator: EmulatorProcess) -> dict[str, str]:
     return emulator.control("POST", "/tokens", {})  # type: ignore[return-value]
 
 
+def pending_key(store: Path) -> bytes:
+    key: str = json.loads((store / "pending" / "pending.json").read_bytes())["key_pem"]
+    return key.encode()
+
+
 def token_forms(emulator: EmulatorProcess) -> dict[str, dict[str, str]]:
     made = [new_token(emulator) for _ in range(3)]
     url = emulator.endpoints["token_connector_url"]
@@ -162,7 +167,7 @@ def test_a_lost_answer_is_asked_for_again_with_the_same_key(
     sidecar = start().ready()
     emulator.fault("reset-after-acting@sign")
     assert sidecar.client.post("/renew").json()["code"] == "connector-unavailable"
-    key = (tmp_path / "store" / "pending" / "tls.key").read_bytes()
+    key = pending_key(tmp_path / "store")
     emulator.heal()
     sidecar.kill()
     sidecar.start()
@@ -178,9 +183,8 @@ def test_sigterm_in_the_middle_of_a_renewal_ends_with_status_0_and_is_resumed(
     before, signatures = sidecar.fingerprint(), emulator.signatures()
     emulator.fault("hang-headers@sign")
     assert sidecar.client.post("/renew", headers={"Prefer": "respond-async"}).status_code == 202
-    pending = tmp_path / "store" / "pending" / "tls.key"
-    wait_until(pending.exists, "the CSR on disk")
-    key = pending.read_bytes()
+    wait_until((tmp_path / "store" / "pending").exists, "the CSR on disk")
+    key = pending_key(tmp_path / "store")
     assert sidecar.stop() == 0
     emulator.heal()
     sidecar.start()

@@ -104,10 +104,12 @@ class Keys:
         for path in store.rglob("tls.key"):
             pem = path.read_bytes()
             self.found[f"key {pem[100:110]!r}"] = key_forms(pem)
-        for path in store.rglob("request.csr"):
-            self.found[f"CSR {len(self.found)}"] = set(path.read_bytes().split(b"\n")[1:-2])
         for path in store.rglob("pending.json"):
-            if token := json.loads(path.read_bytes()).get("token"):
+            pending = json.loads(path.read_bytes())
+            pem = pending["key_pem"].encode()
+            self.found[f"key {pem[100:110]!r}"] = key_forms(pem)
+            self.found[f"CSR {len(self.found)}"] = set(pending["csr_pem"].encode().split(b"\n")[1:-2])
+            if token := pending["token"]:
                 self.found[f"token B {token[:6]}"] = forms(token.encode())
 
 
