@@ -95,11 +95,11 @@ def main() -> int:
         )
     except (Abort, EOFError):
         return _complain("nobody answered")
-    except BrokenPipeError:
-        # Whoever read our output has left: Python must not try to write the rest at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except OSError as error:
+        # Python must not try to write the rest at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            return 1  # whoever read our output has left, and knows
         return _complain(f"the output cannot be written: {files.reason(error)}")
     return status if isinstance(status, int) else 0
 
