@@ -11,7 +11,7 @@ from tests.support.processes import ROOT
 @pytest.mark.parametrize(
     "command",
     [
-        "renew --callers 1000",
+        "renew --callers 100",
         "crowd --idle 400 --slow 40 --seconds 4",
         "waiters --waiters 100 --renewals 10",
     ],
