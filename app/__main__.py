@@ -50,7 +50,7 @@ def serve() -> int:
     # A core dump holds every key. One byte, not none: Linux then calls no handler of dumps (`|`) either.
     with suppress(ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
-    # Importing allocates much and frees nothing: collecting meanwhile costs a fifth of the start.
+    # A start allocates much and frees nothing: collecting meanwhile costs a fifth of it. `run` enables it.
     gc.disable()
     import logging  # noqa: PLC0415 - as above
 
@@ -61,8 +61,6 @@ def serve() -> int:
     from app.main import run  # noqa: PLC0415
     from app.settings import Settings, find_store_dir  # noqa: PLC0415
 
-    gc.freeze()
-    gc.enable()
     try:
         settings = Settings.from_environment(os.environ, default_store_dir=find_store_dir())
         terminal = sys.stderr.isatty()

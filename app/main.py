@@ -1,6 +1,7 @@
 """The composition root: builds the parts, connects them, runs them, takes them down again."""
 
 import asyncio
+import gc
 import logging
 import random
 import socket
@@ -226,6 +227,9 @@ async def _serve(house: House, settings: Settings, stack: ExitStack) -> None:
     if settings.health_port is not None:
         health = listen_tcp((settings.health_host,), settings.health_port, variables="COMPASS_HEALTH")
         health_sockets = stack.enter_context(health)
+    # What is there now stays: to look through all of it would hold up everybody for 30 ms, now and then.
+    gc.freeze()
+    gc.enable()
     turning = asyncio.create_task(scheduler.run())
     addresses = [_address(each) for each in (*sockets, *health_sockets)]
     _log.info("serving", extra={"version": __version__, "addresses": addresses})
