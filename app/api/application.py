@@ -107,9 +107,9 @@ class API:
         fields = gather(scope)
         try:
             self._guard.check(scope, fields)
-        except Refusal:
+            answer = self._fast.find(scope, fields)
+        except Exception:  # noqa: BLE001 - a refusal or a mistake: `__call__` comes upon it too, and tells
             return None
-        answer = self._fast.find(scope, fields)
         if answer is not None:
             self._observe(scope["path"], scope["method"], answer.status)
         return answer
@@ -126,11 +126,14 @@ class API:
             _log.exception("internal-error", extra={"path": scope["path"]})
             answer = MISTAKE
         if answer is None:
-            status = await self._route(scope, receive, send)
+            self._observe(*self._labels(scope), await self._route(scope, receive, send))
         else:
-            status = answer.status
-            await answer.send(send, method=scope["method"])
-        self._observe(*self._labels(scope), status)
+            await self.answer(answer, scope, send)
+
+    async def answer(self, answer: Answer, scope: Scope, send: Send) -> None:
+        """Send it, and count it."""
+        await answer.send(send, method=scope["method"])
+        self._observe(*self._labels(scope), answer.status)
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> int:
         outgoing = _Outgoing(send, method=scope["method"])
@@ -162,7 +165,7 @@ class Health:
             await self._api(scope, receive, send)
         else:
             nothing = problem("not-found", "Only health and metrics are served here.")
-            await nothing.send(send, method=scope["method"])
+            await self._api.answer(nothing, scope, send)
 
 
 class _Outgoing:

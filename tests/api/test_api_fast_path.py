@@ -119,6 +119,19 @@ async def test_what_is_unusual_goes_through_the_application(lines: tuple[str, ..
     assert not api.answered
 
 
+async def test_a_mistake_on_the_fast_path_is_answered_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    sidecar = FakeSidecar(generation())
+    api = watched(sidecar)
+
+    def broken() -> bool:
+        raise RuntimeError("a mistake")
+
+    sidecar.alive = broken  # type: ignore[method-assign]
+    async with serving(sidecar, api=api) as running:
+        assert (await ask(running.port, "GET /livez HTTP/1.1", "Host: localhost")).status == 500
+    assert "a mistake" in caplog.text
+
+
 async def test_a_body_is_read_before_its_request_is_answered() -> None:
     sidecar = FakeSidecar(generation())
     async with serving(sidecar, api=watched(sidecar)) as running:
@@ -176,6 +189,8 @@ async def test_every_answer_is_counted_by_route_method_and_status() -> None:
     api = API(Guard(access), FastPath(sidecar, shelf), router, lambda *labels: seen.append(labels))
     async with serving(sidecar, api=api) as running:
         assert (await ask(running.port, "GET /certificate HTTP/1.1", "Host: localhost")).status == 200
+        assert (await ask(running.health_port, "GET /livez HTTP/1.1", "Host: pod")).status == 200
+        assert (await ask(running.health_port, "GET /status HTTP/1.1", "Host: pod")).status == 404
     async with client_for(api) as client:
         await client.get("/certificate")
         await client.head("/status")
@@ -184,6 +199,8 @@ async def test_every_answer_is_counted_by_route_method_and_status() -> None:
         await client.get("/status", headers={"Host": "evil.example.org"})
     assert seen == [
         ("/certificate", "GET", 200),
+        ("/livez", "GET", 200),
+        ("/status", "GET", 404),
         ("/certificate", "GET", 200),
         ("/status", "HEAD", 200),
         ("unmatched", "GET", 404),
