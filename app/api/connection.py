@@ -19,6 +19,11 @@ from app.api.fast import TARGETS
 from app.api.problems import problem
 
 HEAD_LIMIT = 64 * 1024  # bytes of request line and headers
+# Bytes around a body: the largest body that is read, sent byte by byte in chunks, has 6 for each.
+_FRAMING_LIMIT = 8 * HEAD_LIMIT
+# Requests that wait behind one: with a few we read on, to see whether the client leaves; more than the most
+# come in one read only to hurt, and take a kilobyte each.
+_FEW_WAITING, _MOST_WAITING = 16, 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +57,11 @@ class Connection(HttpToolsProtocol):
         self._complete = False  # all of the request has come, and nothing after it
         self._in_head = False
         self._too_large = self._refused = False
-        self._chunk = self._head = 0  # bytes
+        self._chunk = self._head = self._framing = 0  # bytes
         self._deadline: asyncio.TimerHandle | None = None
         self._stuck: asyncio.TimerHandle | None = None
         self._answer: Answer | None = None
+        self._running: Any = None  # the request that the application is working on
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -68,7 +74,19 @@ class Connection(HttpToolsProtocol):
         for timer in (self._deadline, self._stuck):
             if timer is not None:
                 timer.cancel()
+        self._end_requests()
         super().connection_lost(exc)
+
+    def _end_requests(self) -> None:
+        """Tell the request that runs, and forget those behind it: uvicorn knows of the last one only."""
+        self.pipeline.clear()
+        if self._running is not None:
+            self._running.disconnected = True
+            self._running.message_event.set()
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
@@ -76,8 +94,10 @@ class Connection(HttpToolsProtocol):
         self._chunk, self._complete = len(data), False
         if self._in_head:
             self._head += self._chunk
+        else:
+            self._framing += self._chunk
         super().data_received(data)
-        if self._in_head and (self._head > HEAD_LIMIT or self._is_head_too_large()):
+        if self._is_framing_too_large():
             self._too_large = True  # even if it is one field, of which the parser has told nothing yet
             self.send_400_response("")
         if not self._complete:
@@ -99,13 +119,24 @@ class Connection(HttpToolsProtocol):
             self._deadline = self.loop.call_later(self._limits.request, self._close)
 
     def on_message_begin(self) -> None:
-        self._in_head, self._head = True, 0
+        self._in_head, self._head, self._complete = True, 0, False
+        # An answer that was ready has set it, in the same read.
+        self._unset_keepalive_if_required()
         super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # What comes after a chunked body would change the headers behind the guard's back.
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        self._framing -= len(body)
+        super().on_body(body)
 
     def on_headers_complete(self) -> None:
         if self._is_head_too_large():
             raise ValueError("the head is too large")
-        self._in_head = False
+        self._in_head, self._framing = False, 0
         path = TARGETS.get(self.url)
         if path is not None and self._can_answer_at_once():
             self.scope |= {"method": self.parser.get_method().decode("ascii"), "path": path}
@@ -113,6 +144,11 @@ class Connection(HttpToolsProtocol):
             if self._answer is not None:
                 return
         super().on_headers_complete()
+        if len(self.pipeline) > _MOST_WAITING:
+            self.transport.abort()
+            raise ValueError("too many requests at once")
+        if 0 < len(self.pipeline) <= _FEW_WAITING:
+            self.flow.resume_reading()
 
     def _can_answer_at_once(self) -> bool:
         """Everything unusual goes uvicorn's way: clients that do not read, or want to leave, or to change."""
@@ -124,6 +160,11 @@ class Connection(HttpToolsProtocol):
             and not parser.should_upgrade()
             and parser.get_http_version() == "1.1"
         )
+
+    def _is_framing_too_large(self) -> bool:
+        if self._in_head:
+            return self._head > HEAD_LIMIT or self._is_head_too_large()
+        return self._framing > _FRAMING_LIMIT
 
     def _is_head_too_large(self) -> bool:
         # What came in one small piece is short enough; anything else is counted.
@@ -146,8 +187,9 @@ class Connection(HttpToolsProtocol):
         """The last answer on this connection: what came is not HTTP, or too much of it."""
         if self._refused or self.transport.is_closing():
             return
-        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
-            self.transport.abort()  # nothing can be put into the middle of another answer
+        busy = self._running if self._running is not None and not self._running.response_complete else None
+        if busy is not None and (busy.response_started or busy is not self.cycle or not busy.more_body):
+            self.transport.abort()  # nothing can be put before another answer, or into it
             return
         if self._too_large:
             answer = problem("headers-too-large", f"At most {HEAD_LIMIT} bytes are read.")
@@ -159,9 +201,7 @@ class Connection(HttpToolsProtocol):
         self.transport.write_eof()
         self._refused = True
         self._expect_request()
-        if self.cycle is not None:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+        self._end_requests()
 
     def _unsupported_upgrade_warning(self) -> None:
         """An offer of HTTP/2 or WebSocket need not be taken up, nor be talked about."""
@@ -219,5 +259,7 @@ class HealthListener:
     def app_for(self, server: tuple[str, int | None] | None, otherwise: Any) -> Any:
         if self._app is None or server is None:
             return otherwise
-        ends = {server, ("0.0.0.0", server[1]), ("::", server[1])}  # noqa: S104 - compared, not bound
+        # Of the same family: the API may have this port in the other one.
+        every = "::" if ":" in server[0] else "0.0.0.0"  # noqa: S104 - compared, not bound
+        ends = {server, (every, server[1])}
         return self._app if ends & self._ends else otherwise

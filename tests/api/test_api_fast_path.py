@@ -164,7 +164,7 @@ async def test_a_client_that_asks_and_never_reads_does_not_fill_our_memory() -> 
         wire = await Wire.open(running.port)
         wire.reader._transport.pause_reading()  # type: ignore[attr-defined]
         request = b"GET /certificate HTTP/1.1\r\nHost: localhost\r\n\r\n"
-        with suppress(TimeoutError):
+        with suppress(TimeoutError, ConnectionError):  # it is not read any more, or cut off
             async with asyncio.timeout(2):
                 for _ in range(2000):
                     wire.write(request * 100)

@@ -86,6 +86,84 @@ async def test_a_body_that_stops_coming_is_not_waited_for_and_changes_nothing() 
     assert not sidecar.attempts
 
 
+async def test_trailers_are_not_headers_and_not_endless() -> None:
+    sidecar = FakeSidecar(generation())
+    async with serving(sidecar) as running:
+        head = b"GET /certificate HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+        wire = await Wire.open(running.port)
+        wire.write(head + b"Accept: application/x-pem-file\r\n\r\n")
+        assert (await wire.reply()).headers["content-type"] == "application/json"
+        wire.write(head)
+        with suppress(ConnectionError):
+            for _ in range(200):
+                wire.write(b"X-Trailer: " + b"x" * 10_000 + b"\r\n")
+                await wire.writer.drain()
+        assert b" 431 " in await wire.reader.readuntil(b"\r\n")
+        await wire.close()
+
+
+async def test_a_ready_answer_does_not_end_the_wait_of_the_request_behind_it() -> None:
+    sidecar = FakeSidecar(generation())
+    async with serving(sidecar, limits=QUICK) as running:
+        wire = await Wire.open(running.port)
+        tag = (await wire.ask("GET /certificate HTTP/1.1", "Host: localhost")).headers["etag"]
+        wait = f"GET /certificate?wait=2s HTTP/1.1\r\nHost: localhost\r\nIf-None-Match: {tag}\r\n\r\n"
+        wire.write(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n" + wait.encode())
+        assert (await wire.reply()).body == b"ok\n"
+        assert (await wire.reply()).status == 304
+        await wire.close()
+
+
+async def test_half_a_request_behind_a_whole_one_is_not_waited_for() -> None:
+    limits = Limits(request=0.4, send=0.4, idle=20)
+    async with serving(FakeSidecar(generation()), limits=limits) as running:
+        wire = await Wire.open(running.port)
+        wire.write(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\nGET /li")
+        assert (await wire.reply()).status == 200
+        async with asyncio.timeout(15):
+            assert await wire.closed()
+        await wire.close()
+
+
+WAIT = b"GET /certificate?wait=5m HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+async def test_a_client_that_leaves_with_requests_in_a_row_is_not_waited_for(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving(FakeSidecar(None)) as running:
+        for _ in range(5):
+            wire = await Wire.open(running.port)
+            wire.write(WAIT * 3)
+            await asyncio.sleep(0.1)
+            await wire.close()
+        for _ in range(200):
+            if not [task for task in asyncio.all_tasks() if "run_asgi" in repr(task)]:
+                break
+            await asyncio.sleep(0.05)
+        else:
+            pytest.fail("somebody is still waited for")
+    assert "Traceback" not in caplog.text
+
+
+async def test_what_is_no_request_is_not_answered_before_the_requests_before_it() -> None:
+    async with serving(FakeSidecar(None)) as running:
+        wire = await Wire.open(running.port)
+        wire.write(WAIT + b"rubbish\r\n\r\n")
+        with suppress(ConnectionError):
+            assert not await wire.reader.read(100)
+        await wire.close()
+
+
+async def test_a_flood_of_requests_behind_one_is_cut_off() -> None:
+    async with serving(FakeSidecar(None)) as running:
+        wire = await Wire.open(running.port)
+        wire.write(WAIT + b"GET /s HTTP/1.1\r\n\r\n" * 13_000)
+        async with asyncio.timeout(30):
+            assert await wire.closed()
+        await wire.close()
+
+
 async def test_slow_clients_do_not_hold_up_the_others(quick: Running) -> None:
     wires = [await Wire.open(quick.port) for _ in range(200)]
     for wire in wires:
