@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
 from app.core.credential import Chain
-from app.core.generation import Generation
+from app.core.generation import Generation, Origin
 from app.core.policy import FAILURES_BEFORE_DEGRADED, Failed, Policy, backoff, last_success, lives
 from app.core.status import LastError, Progress
 from app.core.token import OneTimeToken
@@ -183,6 +183,8 @@ class Attempts:
             raise
         finally:
             self._note(in_progress=False)
+        # What was resumed may have begun as a first connection.
+        event = "connected" if generation.facts.origin is Origin.CONNECT else event
         self.succeed(event, duration_seconds=self._seconds_since(began))
         replaced = previous.chain.fingerprint if previous is not None else None
         return Renewed(generation, replaced, self._clock.elapsed() - began)

@@ -244,4 +244,5 @@ async def _serve(house: House, settings: Settings, stack: ExitStack) -> None:
         await serve(api, sockets, on_stop=stop, health_app=Health(api), health_sockets=health_sockets)
     finally:
         await asyncio.gather(scheduler.stop(STOP_GRACE), *ending)
-        await turning
+        turning.cancel()  # it may be waiting for files that are swapped
+        await asyncio.gather(turning, return_exceptions=True)

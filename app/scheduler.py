@@ -104,6 +104,7 @@ class Scheduler:
         self._connector_clock = connector_clock
         self._warnings: dict[str, str] = {}
         self._again: dict[str, timedelta] = {}
+        self._calling: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._changed = asyncio.Event()
         self._served: object = None
@@ -149,6 +150,8 @@ class Scheduler:
         running = self._attempts.running()
         if running:
             await asyncio.wait(running, timeout=grace.total_seconds())
+        if self._calling is not None:
+            running.add(self._calling)
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
@@ -156,18 +159,19 @@ class Scheduler:
     async def _look(self) -> timedelta:
         """One turn; how long to wait until the next."""
         try:
-            if not self._attempts.running():
-                await self._import()
-                await self._tidy()
-                self._watch_expiry()
-            return await self._act()
+            try:
+                if not self._attempts.running():
+                    await self._import()
+                    await self._tidy()
+                    self._watch_expiry()
+                return await self._act()
+            finally:
+                self._refresh()
+                if not self._attempts.running():  # what passes within an attempt is no state to tell
+                    self._tell_state()
         except Exception:  # noqa: BLE001 - a bug must not end the only thing that renews
             _log.exception("internal-error", extra={"detail": "the loop goes on"})
             return LOOK
-        finally:
-            self._refresh()
-            if not self._attempts.running():  # what passes within an attempt is no state to tell
-                self._tell_state()
 
     async def _act(self) -> timedelta:
         if self._attempts.running() or self._stopping:
@@ -269,7 +273,18 @@ class Scheduler:
             await self._now_and_then("proof-failed", self._renewal.prove_current)
 
     async def _now_and_then(self, reason: str, work: Callable[[str], Awaitable[None]]) -> None:
-        """Calls to the Connector whose failure is a warning, tried again in a while."""
+        """Calls to the Connector whose failure is a warning, tried again in a while.
+
+        They take as long as they take; but the loop, which is watched, waits no longer than one look.
+        """
+        if self._calling is not None and not self._calling.done():
+            return
+        self._calling = asyncio.create_task(self._try(reason, work))
+        await asyncio.wait({self._calling}, timeout=LOOK.total_seconds())
+        if self._calling.done() and not self._calling.cancelled():
+            self._calling.result()
+
+    async def _try(self, reason: str, work: Callable[[str], Awaitable[None]]) -> None:
         now, correlation_id = self._clock.elapsed(), self._new_id()
         if now < self._again.get(reason, now):
             return

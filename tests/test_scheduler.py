@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -128,6 +128,38 @@ async def test_an_end_that_does_not_move_is_not_chased(tmp_path: Path) -> None:
     # From the window's beginning on at most every L/20, until the CA ends; never in a loop.
     assert house.connector.calls["sign"] <= 60
     house.close()
+
+
+async def test_a_first_connection_that_is_resumed_is_told_as_what_it_is(house: House) -> None:
+    await house.scheduler.start()
+    house.connector.script["sign"].append(ConnectorUnavailable("killed"))
+    with pytest.raises(ConnectorUnavailable):
+        await house.connect()
+    await house.restart()
+    await house.run_for(MINUTE)
+    assert house.said.notices == ["connected"]
+
+
+async def test_the_end_does_not_wait_for_a_connector_that_is_silent(house: House) -> None:
+    await house.holding()
+    hanging = asyncio.Event()
+
+    async def hang(_: str) -> None:
+        hanging.set()
+        await asyncio.Event().wait()
+
+    looking = asyncio.create_task(house.scheduler._now_and_then("proof-failed", hang))
+    await hanging.wait()
+    await house.scheduler.stop(timedelta(0))
+    await looking
+    assert house.renewal.lock.locked() is False
+
+
+async def test_a_date_at_the_end_of_the_calendar_is_passed_over(house: House) -> None:
+    house.connector_clock.note(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC))
+    await house.holding()
+    await house.run_for(MINUTE)
+    assert state(house) is State.CONNECTED
 
 
 # --- clocks -----------------------------------------------------------------------------------------
