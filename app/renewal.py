@@ -153,11 +153,9 @@ class Renewal:
             self.generation = await _disk(self._store.load)
         except StoreDamaged as error:
             self._journal.record("store-damaged", code=error.code, detail=error.detail)
-        pending = await _disk(self._store.pending)
-        if pending is not None and pending.begun_by != self._fingerprint():
+        self.pending = await _disk(self._store.pending)
+        if self.pending is not None and self.pending.begun_by != self._fingerprint():
             await self._drop("it was begun with another credential")
-        else:
-            self.pending = pending
         await self._note_superseded()
         await self.publish()
 

@@ -468,3 +468,20 @@ async def test_errors_say_nothing_of_keys(house: House) -> None:
     with pytest.raises(SidecarError) as caught:
         await house.attempt()
     assert "PRIVATE" not in repr(house.renewal.generation) + str(caught.value)
+
+
+async def test_what_was_begun_with_another_credential_is_gone_after_a_start(house: House) -> None:
+    await house.holding()
+    house.connector.script["sign"].append(ConnectorUnavailable("killed"))
+    with pytest.raises(ConnectorUnavailable):
+        await house.attempt()
+    pending = house.directory / "pending" / "pending.json"
+    record = pending.read_bytes()
+    house.clock.advance(timedelta(seconds=1))
+    house.hold(number=1)
+    pending.parent.mkdir()
+    pending.write_bytes(record)  # as if the kill had come between the switch and the removal
+    await house.restart()
+    assert house.renewal.pending is None
+    assert not pending.exists()
+    assert "pending-dropped" in house.said.names()

@@ -460,7 +460,7 @@ def _damage() -> Iterator[None]:
     """What does not parse, or lacks something, is damaged."""
     try:
         yield
-    except (CredentialError, ValueError, KeyError, TypeError) as error:
+    except (CredentialError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreDamaged(_why(error)) from error
 
 
@@ -543,7 +543,14 @@ def _plain(value: Any) -> Any:
 
 
 def _time(value: str | None) -> datetime | None:
-    return None if value is None else datetime.fromisoformat(value)
+    return None if value is None else _moment(value)
+
+
+def _moment(text: str) -> datetime:
+    """Aware: what has no time zone was not written by us."""
+    if (moment := datetime.fromisoformat(text)).tzinfo is None:
+        raise ValueError("a time has no time zone")
+    return moment
 
 
 def _facts(record: Mapping[str, Any]) -> Facts:
@@ -551,7 +558,7 @@ def _facts(record: Mapping[str, Any]) -> Facts:
     return Facts(
         origin=Origin(record["origin"]),
         connector_url=record["connector_url"],
-        activated_at=datetime.fromisoformat(record["activated_at"]),
+        activated_at=_moment(record["activated_at"]),
         director_url=record.get("director_url"),
         proven_at=_time(record.get("proven_at")),
         replaced_end=_time(record.get("replaced_end")),
@@ -564,7 +571,7 @@ def _pending(record: Mapping[str, Any]) -> Pending:
     pending = Pending(
         origin=Origin(record["origin"]),
         begun_by=record["begun_by"],
-        begun_at=datetime.fromisoformat(record["begun_at"]),
+        begun_at=_moment(record["begun_at"]),
         sign_url=record["sign_url"],
         connector_url=record["connector_url"],
         director_url=record.get("director_url"),
@@ -584,7 +591,7 @@ def _signed(record: Mapping[str, Any]) -> Signed:
     pem, ca_pem = record["chain"]["pem"], record["chain"]["ca"]
     return Signed(
         chain=_chain(pem.encode("latin-1"), None if ca_pem is None else ca_pem.encode("latin-1")),
-        signed_at=datetime.fromisoformat(record["signed_at"]),
+        signed_at=_moment(record["signed_at"]),
         anchor_changed=record.get("anchor_changed", False),
         refused_since=_time(record.get("refused_since")),
     )

@@ -616,6 +616,19 @@ def test_damaged_pending_is_dropped_with_a_warning(
     assert not (tmp_path / "store" / "pending").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("key_pem", 5), ("signed", []), ("begun_at", "2026-11-24T00:00:00")]
+)
+def test_pending_that_another_version_sealed_is_dropped(
+    store: Store, warn: Warnings, tmp_path: Path, name: str, value: object
+) -> None:
+    store.save_pending(pending(1))
+    path = tmp_path / "store" / "pending" / "pending.json"
+    path.write_bytes(files.seal({**files.unseal(path.read_bytes()), name: value}))
+    assert store.pending() is None
+    assert warn.codes == ["pending-damaged"]
+
+
 @pytest.mark.parametrize("make", [Path.touch, Path.mkdir, lambda path: path.symlink_to("generations")])
 def test_pending_that_is_something_else_is_dropped(
     store: Store, warn: Warnings, tmp_path: Path, make: Callable[[Path], Any]
