@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from app.core.generation import Generation
-from app.core.policy import FAILURES_BEFORE_DEGRADED, SKEW_LIMIT, lifetime
+from app.core.policy import FAILURES_BEFORE_DEGRADED, SKEW_LIMIT, lifetime, moved
 
 
 class State(StrEnum):
@@ -123,4 +123,8 @@ def _ca_expires_first(status: Status) -> bool:
     if status.generation is None:
         return False
     chain = status.generation.chain
-    return chain.effective_not_after < chain.not_after
+    if chain.effective_not_after < chain.not_after:
+        return True
+    # A CA that cuts its certificates to its own end makes all of them end then.
+    ends = [each.not_valid_after_utc for each in chain.authorities]
+    return not moved(status.generation) and chain.effective_not_after == min(ends, default=None)

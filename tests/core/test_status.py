@@ -61,6 +61,14 @@ def test_it_expires_with_the_ca_that_ends_first() -> None:
     assert state_of(current, NOW + DAY) == (State.EXPIRED, ("credential-expired", "ca-expires-first"))
 
 
+def test_a_renewal_that_did_not_move_the_end_is_the_fault_of_a_ca_that_cuts_it() -> None:
+    end = NOW + LIFETIME
+    for ca_left, reasons in ((LIFETIME, ("ca-expires-first",)), (LIFETIME * 10, ())):
+        current = generation(end=end, ca_left=ca_left)
+        unmoved = replace(current, facts=replace(current.facts, replaced_end=end))
+        assert state_of(status(unmoved), NOW)[1] == reasons
+
+
 @pytest.mark.parametrize("ca_left", [DAY, LIFETIME * 10])
 @pytest.mark.parametrize("now", [NOW, NOW + 2 * LIFETIME])
 def test_what_was_revoked_stays_revoked_even_when_it_has_expired(ca_left: timedelta, now: datetime) -> None:
