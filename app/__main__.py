@@ -13,6 +13,9 @@ from contextlib import suppress
 def main() -> None:
     # httpx's own command line, which it imports wherever click and rich are installed: 6 MiB for nothing.
     sys.modules["httpx._main"] = None  # type: ignore[assignment]
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by whoever started us
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115 - for as long as we live
     arguments = sys.argv[1:]
     serving = arguments in ([], ["serve"])
     try:

@@ -105,9 +105,6 @@ def main() -> int:
 
 
 def _prepare_streams() -> None:
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:  # closed by whoever started us
-            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - for as long as we live
     for stream in (sys.stdout, sys.stderr):
         # An old terminal's encoding may lack a character of ours or of a subject's.
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]

@@ -8,10 +8,11 @@ those who wait for a credential, such as `depends_on: {condition: service_health
 """
 
 import argparse
+import os
 import socket
-import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 from app.address import Address, find_health_address
@@ -42,10 +43,9 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     except ValueError as error:
         parser.error(str(error))
     healthy, said = _ask(address, "/readyz" if asked.ready else "/livez", asked.timeout)
-    if asked.json:
-        _print_json(healthy, said)
-    else:
-        print(f"{'' if healthy else 'compass-sidecar: '}{said}", file=sys.stdout if healthy else sys.stderr)
+    line = _as_json(healthy, said) if asked.json else f"{'' if healthy else 'compass-sidecar: '}{said}"
+    with suppress(OSError):  # the status is the answer, and nobody who listens is no reason for another
+        os.write(1 if healthy or asked.json else 2, f"{line}\n".encode(errors="replace"))
     return 0 if healthy else 1
 
 
@@ -129,7 +129,7 @@ def _reason(body: bytes) -> str | None:
     return "".join(each if each.isprintable() else "?" for each in text)
 
 
-def _print_json(healthy: bool, said: str) -> None:
+def _as_json(healthy: bool, said: str) -> str:
     import json  # noqa: PLC0415 - not for the usual case
 
-    print(json.dumps({"healthy": healthy, "detail": said}))  # noqa: T201 - it is the answer
+    return json.dumps({"healthy": healthy, "detail": said})

@@ -51,11 +51,11 @@ def answering(answer: bytes, asked: list[bytes] | None = None) -> Iterator[str]:
     ],
 )
 def test_an_answer_is_judged(
-    answer: bytes, status: int, said: str, capsys: pytest.CaptureFixture[str]
+    answer: bytes, status: int, said: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with answering(answer) as url:
         assert main(["--url", url], {}) == status
-    out, err = capsys.readouterr()
+    out, err = capfd.readouterr()
     assert said in (err if status else out)
     assert len((out + err).splitlines()) == 1
 
@@ -68,29 +68,29 @@ def test_it_asks_for_life_unless_readiness_is_wanted() -> None:
     assert [request.split()[1] for request in asked] == [b"/livez", b"/readyz"]
 
 
-def test_json_is_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_is_for_programs(capfd: pytest.CaptureFixture[str]) -> None:
     with answering(HEAD % b"200 OK" + b"ok\n") as url:
         assert main(["--json", "--url", url], {}) == 0
-    assert json.loads(capsys.readouterr().out) == {"healthy": True, "detail": "ok"}
+    assert json.loads(capfd.readouterr().out) == {"healthy": True, "detail": "ok"}
 
 
-def test_nobody_there_is_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nobody_there_is_a_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["--unix-socket", str(tmp_path / "none")], {}) == 1
     assert main(["--unix-socket", "x" * 200], {}) == 1
     assert main(["--url", "http://a..b:1"], {}) == 1
     with SilentListener() as mute:
         assert main(["--url", f"http://127.0.0.1:{mute.port}", "--timeout", "100ms"], {}) == 1
-    lines = capsys.readouterr().err.splitlines()
+    lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 4
     assert all(line.startswith("compass-sidecar: no ") for line in lines)
 
 
 @pytest.mark.parametrize("arguments", [["--url", "https://h"], ["--timeout", "soon"], ["--nonsense"], ["x"]])
-def test_wrong_use_is_status_2_and_a_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_use_is_status_2_and_a_line(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_info:
         main(arguments, {})
     assert exit_info.value.code == 2
-    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert len(capfd.readouterr().err.splitlines()) == 1
 
 
 LOADED = """

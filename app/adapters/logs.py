@@ -28,7 +28,7 @@ def configure_logging(*, level: str, formatter: logging.Formatter) -> None:
     # httpx writes the URL of each request at INFO, and a URL may carry what is nobody's business;
     # uvicorn says in words of its own what our events say.
     for name in ("httpx", "httpcore", "uvicorn"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
 
 
 class JSONLines(logging.Formatter):
