@@ -116,6 +116,8 @@ class Attempts:
             raise NoCredential("there is no credential to revoke")
         if generation.chain.fingerprint != fingerprint:
             raise NotCurrent("the fingerprint to confirm is not the current certificate's")
+        if generation.facts.revoked_at is not None:
+            raise CredentialRevoked("the credential is revoked already")
         return self._begin_exclusive(self._revoke(fingerprint))
 
     def _check_renewable(self) -> None:

@@ -29,6 +29,7 @@ from app.core.token import OneTimeToken, parse_token
 from app.errors import (
     ConnectorTimeout,
     ConnectorUnavailable,
+    ConnectorUntrusted,
     NoCredential,
     RenewedRecently,
     SettingsError,
@@ -36,6 +37,8 @@ from app.errors import (
 )
 from app.renewal import Journal, Renewal, Renewed
 
+# What says that a token was not even looked at.
+_UNREACHED = (ConnectorUnavailable, ConnectorTimeout, ConnectorUntrusted)
 # Three looks: a loop that is this late hangs.
 _ALIVE = 3 * LOOK
 # How often what is not urgent is tried again: a late proof, the revocation of what was superseded.
@@ -257,7 +260,7 @@ class Scheduler:
 
     def _spend(self, token: OneTimeToken, task: "asyncio.Task[Renewed]") -> None:
         """A token is spent unless the Connector was not even reached."""
-        if task.cancelled() or isinstance(task.exception(), ConnectorUnavailable | ConnectorTimeout):
+        if task.cancelled() or isinstance(task.exception(), _UNREACHED):
             self._again["token"] = self._clock.elapsed() + LOOK
         else:
             self._inputs.spend(token)

@@ -14,6 +14,7 @@ from app.errors import (
     ConnectorRejected,
     ConnectorUnauthenticated,
     ConnectorUnavailable,
+    ConnectorUntrusted,
     CredentialExpired,
     CredentialRevoked,
     MalformedCredential,
@@ -128,6 +129,21 @@ async def test_an_end_that_does_not_move_is_not_chased(tmp_path: Path) -> None:
     # From the window's beginning on at most every L/20, until the CA ends; never in a loop.
     assert house.connector.calls["sign"] <= 60
     house.close()
+
+
+async def test_a_token_that_was_not_even_sent_is_tried_again(house: House) -> None:
+    await house.scheduler.start()
+    house.inputs.one_time = house.token()
+    house.connector.script["configuration"].append(ConnectorUntrusted("the server certificate"))
+    await house.run_for(5 * MINUTE)
+    assert house.said.notices == ["connected"]
+
+
+async def test_what_is_revoked_is_not_revoked_again(house: House) -> None:
+    await house.holding()
+    await house.scheduler.revoke(house.fingerprint)
+    with pytest.raises(CredentialRevoked):
+        house.scheduler.revoke(house.fingerprint)
 
 
 async def test_a_first_connection_that_is_resumed_is_told_as_what_it_is(house: House) -> None:
