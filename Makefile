@@ -24,7 +24,8 @@ $(READY): requirements-dev.lock pyproject.toml
 	@touch $@
 
 demo: $(READY) ## do the main job against the emulator; ONCE=1 ends after one verified renewal
-	$(BIN)/python deploy/demo.py $(if $(ONCE),--once)
+	@deploy/debian openssl curl
+	$(BIN)/python deploy/demo.py $(if $(ONCE),--once) $(ARGS)
 
 test: $(READY) ## run the test suite
 	@deploy/debian openssl curl nginx node keytool promtool chromium chromedriver faketime strace

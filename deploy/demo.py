@@ -27,6 +27,9 @@ Processes = list[subprocess.Popen[bytes]]
 
 
 def main() -> int:
+    # However it is ended, what it started ends too; and a shell's `&` has us ignore Ctrl-C.
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.default_int_handler)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--once", action="store_true", help="end after one verified renewal")
     parser.add_argument("--port", type=int, default=8080, help="where the sidecar listens")
