@@ -172,7 +172,9 @@ class _Examination:
         if url is None:
             for rung in _RUNGS[:-1]:
                 self._unchecked(rung, "no URL of a Connector is known")
-            self._failed("Connector", "its URL is not known: set COMPASS_CONNECTOR_URL")
+            self._failed(
+                "Connector", "its URL is not known: set COMPASS_CONNECTOR_URL, or hand over a one-time token"
+            )
             return
         proxy = self._settings.proxy_for(url)
         host = urlsplit(proxy or url).hostname or ""
@@ -333,7 +335,7 @@ def _pair_of(held: _Held | None) -> Iterator[ClientPair | None]:
 
 
 def _summary(settings: Settings) -> str:
-    url = settings.connector_url or "what the Connector named when we connected"
+    url = settings.connector_url or "the URL that it names when we connect"
     return f"valid; Connector: {url}"
 
 

@@ -150,7 +150,7 @@ def _epilog(*examples: str, status: str = "0 good, 1 something is wrong, 2 wrong
 def serve() -> None:
     """Run the sidecar; the default command.
 
-    It is configured by COMPASS_ variables: see the table in the README.
+    It is configured by COMPASS_ variables: see docs/configuration.md.
     """
     from app.__main__ import serve as run  # noqa: PLC0415 - the other commands need no server
 

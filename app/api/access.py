@@ -38,7 +38,11 @@ class Access:
 
     def check_token(self, fields: Mapping[bytes, bytes]) -> None:
         if self.api_token is None:
-            raise Refusal("token-required", "Set COMPASS_API_TOKEN, and send it as `Authorization: Bearer`.")
+            raise Refusal(
+                "token-required",
+                "No API token is configured: start the sidecar with COMPASS_API_TOKEN and send that as "
+                "`Authorization: Bearer`, or use the Unix socket",
+            )
         scheme, _, given = fields.get(b"authorization", b"").partition(b" ")
         digests = (sha256(token).digest() for token in (given.strip(), self.api_token.encode()))
         if not hmac.compare_digest(*digests) or scheme.lower() != b"bearer":

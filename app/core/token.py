@@ -40,7 +40,9 @@ def parse_token(text: str, url: str | None) -> OneTimeToken:
     found = _from_url(text) or _from_json(text) or OneTimeToken(text, "")
     target = url or found.url
     if not target:
-        raise RequestRefused("the token comes without a URL: the Token-Secured Connector URL is needed too")
+        raise RequestRefused(
+            "the token comes without a URL: set COMPASS_TOKEN_CONNECTOR_URL, or give connector_url with it"
+        )
     if not is_token(found.value):
         raise RequestRefused("the token is empty, too long or not visible ASCII")
     return OneTimeToken(found.value, _checked(target))

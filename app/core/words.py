@@ -1,6 +1,6 @@
 """The codes in status and journal in plain words: what each means, and what to do about it.
 
-For everything that talks to people. `docs/recovery.md` says the same at more length.
+For everything that talks to people. `docs/operations.md` says the same at more length.
 """
 
 from collections.abc import Mapping

@@ -137,7 +137,7 @@ def test_json_with_something_else_in_it_is_refused(content: dict[str, object]) -
 @pytest.mark.parametrize("text", [VALUE, as_json(token=VALUE), as_json(token=VALUE, connectorURL="")])
 @pytest.mark.parametrize("url", [None, ""])
 def test_a_token_that_brings_no_url_needs_one(text: str, url: str | None) -> None:
-    assert "Token-Secured Connector URL is needed too" in refusal(text, url)
+    assert "set COMPASS_TOKEN_CONNECTOR_URL" in refusal(text, url)
 
 
 BAD_URLS = [
