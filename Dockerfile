@@ -23,8 +23,8 @@ COPY deploy/image/tidy.py /opt/tools/
 RUN PATH=/opt/tools/bin:$PATH \
     && pip wheel --no-deps --no-build-isolation --no-index --wheel-dir /wheel . \
     && for image in sidecar emulator; do pip --python /opt/$image install --no-deps --no-index /wheel/*; done \
-    && rm -r /opt/sidecar/bin/compass-emulator /opt/sidecar/lib/python3*/site-packages/emulator \
-             /opt/emulator/bin/compass-sidecar /opt/emulator/lib/python3*/site-packages/app \
+    && rm -r /opt/sidecar/bin/compass-emulator /opt/sidecar/lib/python3*/site-packages/compass_emulator \
+             /opt/emulator/bin/compass-sidecar /opt/emulator/lib/python3*/site-packages/compass_sidecar \
     && python3 /opt/tools/tidy.py /opt/sidecar /opt/emulator \
     && mkdir /empty
 
@@ -32,7 +32,7 @@ FROM ${PYTHON_IMAGE} AS emulator
 COPY --from=build /opt/emulator /opt/emulator
 ENV PATH=/opt/emulator/bin:${PATH} PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 RUN --mount=type=bind,source=deploy/image/finish.py,target=/tmp/finish.py \
-    ["python", "/tmp/finish.py", "emulator.__main__", "urllib.request"]
+    ["python", "/tmp/finish.py", "compass_emulator.__main__", "urllib.request"]
 COPY --from=build --chown=65532:65532 /empty /state
 USER 65532:65532
 WORKDIR /
@@ -56,7 +56,8 @@ COPY --from=build /opt/sidecar /opt/sidecar
 ENV PATH=/opt/sidecar/bin:${PATH} PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     COMPASS_STORE_DIR=/var/lib/compass-sidecar
 RUN --mount=type=bind,source=deploy/image/finish.py,target=/tmp/finish.py \
-    ["python", "/tmp/finish.py", "app.__main__", "app.main", "app.cli", "app.healthcheck"]
+    ["python", "/tmp/finish.py", "compass_sidecar.__main__", "compass_sidecar.main", "compass_sidecar.cli.commands", \
+     "compass_sidecar.cli.healthcheck"]
 COPY --from=build --chown=65532:65532 /empty /var/lib/compass-sidecar
 COPY --from=build --chown=65532:65532 /empty /run/compass-sidecar
 USER 65532:65532

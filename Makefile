@@ -62,6 +62,7 @@ torture: $(READY) ## kill it, and cut the power, at every step of what it does; 
 check: $(READY) ## lint, types and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	@mkdir -p .typing && ln -sfn ../app .typing/compass_sidecar && ln -sfn ../emulator .typing/compass_emulator
 	$(BIN)/mypy
 
 format: $(READY) ## format and sort imports
@@ -123,4 +124,4 @@ lock: $(READY) ## make the lock files anew from pyproject.toml
 	echo setuptools | $(LOCK:pyproject.toml=-) --allow-unsafe -c requirements-dev.lock -o requirements-build.lock
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) $(DEPLOY) .demo .emulator .torture.jsonl .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) $(DEPLOY) .typing .demo .emulator .torture.jsonl .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

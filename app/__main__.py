@@ -26,11 +26,11 @@ def main() -> None:
 
 def _command(arguments: list[str]) -> int:
     if arguments[:1] == ["healthcheck"]:
-        from app.healthcheck import main as healthcheck  # noqa: PLC0415 - see above
+        from .cli.healthcheck import main as healthcheck  # noqa: PLC0415 - see above
 
         return healthcheck(arguments[1:], os.environ)
     _silence_warnings()
-    from app.cli import main as command_line  # noqa: PLC0415 - see above
+    from .cli.commands import main as command_line  # noqa: PLC0415 - see above
 
     return command_line()
 
@@ -59,10 +59,10 @@ def serve() -> int:
 
     import uvloop  # noqa: PLC0415 - the other commands need no server
 
-    from app.adapters.logs import ForPeople, JSONLines, configure_logging  # noqa: PLC0415
-    from app.errors import SettingsError, SidecarError  # noqa: PLC0415
-    from app.main import run  # noqa: PLC0415
-    from app.settings import Settings, find_store_dir  # noqa: PLC0415
+    from .adapters.logs import ForPeople, JSONLines, configure_logging  # noqa: PLC0415
+    from .errors import SettingsError, SidecarError  # noqa: PLC0415
+    from .main import run  # noqa: PLC0415
+    from .settings import Settings, find_store_dir  # noqa: PLC0415
 
     try:
         settings = Settings.from_environment(os.environ, default_store_dir=find_store_dir())

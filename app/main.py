@@ -12,29 +12,29 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 
-from app import __version__
-from app.adapters.clock import Clock
-from app.adapters.connector import OPERATIONS, Connector, Observation
-from app.adapters.credential_files import CredentialFiles
-from app.adapters.journal import Journal
-from app.adapters.keys import KeyMaker
-from app.adapters.metrics import Metrics
-from app.adapters.notifier import Notifier, Targets
-from app.adapters.publisher import Publisher
-from app.adapters.store import Store
-from app.api.access import Access
-from app.api.application import ROUTES, Health, create_api
-from app.connector_clock import ConnectorClock
-from app.core.policy import Policy
-from app.errors import NotificationError
-from app.events import EventLog
-from app.inputs import OperatorInputs
-from app.renewal import Plan, Renewal
-from app.scheduler import Scheduler
-from app.server import listen_tcp, listen_unix, serve
-from app.settings import Settings
+from . import __version__
+from .adapters.clock import Clock
+from .adapters.connector import OPERATIONS, Connector, Observation
+from .adapters.credential_files import CredentialFiles
+from .adapters.filestore import Store
+from .adapters.inputs import OperatorInputs
+from .adapters.journal import Journal
+from .adapters.keys import KeyMaker
+from .adapters.metrics import Metrics
+from .adapters.notifier import Notifier, Targets
+from .adapters.publisher import Publisher
+from .api.access import Access
+from .api.application import ROUTES, Health, create_api
+from .api.server import listen_tcp, listen_unix, serve
+from .core.policy import Policy
+from .engine.connector_clock import ConnectorClock
+from .engine.events import EventLog
+from .engine.renewal import Plan, Renewal
+from .engine.sidecar import Scheduler
+from .errors import NotificationError
+from .settings import Settings
 
-_log = logging.getLogger("app.main")
+_log = logging.getLogger("compass_sidecar.main")
 # SIGTERM ends the process within five seconds, and the server needs some of them.
 STOP_GRACE = timedelta(seconds=3)
 _ACTIONS = frozenset({"/renew", "/connect", "/revoke"})

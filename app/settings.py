@@ -21,9 +21,9 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
-from app.core.duration import format_duration, parse_duration
-from app.core.token import parse_token
-from app.errors import RequestRefused, SettingsError
+from .core.duration import format_duration, parse_duration
+from .core.token import parse_token
+from .errors import RequestRefused, SettingsError
 
 SYSTEM_STORE_DIR = Path("/var/lib/compass-sidecar")
 _HANDED_TO_COMMANDS = {"COMPASS_EVENT", "COMPASS_FINGERPRINT", "COMPASS_NOT_AFTER"}

@@ -18,13 +18,13 @@ from typing import Any
 
 import uvloop
 
-from app import renewal
-from app.adapters.connector import Connector
-from app.adapters.logs import JSONLines, configure_logging
-from app.adapters.store import Store
-from app.core import chain
-from app.main import run
-from app.settings import Settings, find_store_dir
+from compass_sidecar.adapters.connector import Connector
+from compass_sidecar.adapters.filestore import Store
+from compass_sidecar.adapters.logs import JSONLines, configure_logging
+from compass_sidecar.core import chain
+from compass_sidecar.engine import renewal
+from compass_sidecar.main import run
+from compass_sidecar.settings import Settings, find_store_dir
 
 _NAP = 0.001
 _STORE = ("activate", "pair", "pending_pair", "save_pending", "drop_pending")

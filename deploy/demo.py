@@ -91,7 +91,17 @@ def processes() -> Iterator[Processes]:
 def start_emulator(running: Processes) -> dict[str, Any]:
     folder = FOLDER / "emulator"
     ports = ("--token-port", "0", "--mtls-port", "0", "--control-port", "0")
-    command = [sys.executable, "-m", "emulator", "--dir", str(folder), "--lifetime", "2m", *ports, "--quiet"]
+    command = [
+        sys.executable,
+        "-m",
+        "compass_emulator",
+        "--dir",
+        str(folder),
+        "--lifetime",
+        "2m",
+        *ports,
+        "--quiet",
+    ]
     running.append(subprocess.Popen(command, cwd=ROOT, start_new_session=True))
     wait_for(running, (folder / "endpoints.json").exists, "the emulator")
     endpoints: dict[str, Any] = json.loads((folder / "endpoints.json").read_text())
@@ -112,7 +122,11 @@ def start_sidecar(running: Processes, endpoints: dict[str, Any], port: int) -> N
     log = (FOLDER / "sidecar.log").open("wb")
     running.append(
         subprocess.Popen(
-            [sys.executable, "-m", "app"], cwd=ROOT, env=environment, stderr=log, start_new_session=True
+            [sys.executable, "-m", "compass_sidecar"],
+            cwd=ROOT,
+            env=environment,
+            stderr=log,
+            start_new_session=True,
         )
     )
 

@@ -5,10 +5,10 @@ can be told to fail in every way that has been seen. It imports nothing of `app`
 protocol is a second opinion, not an echo.
 """
 
-from emulator.endpoints import Endpoints
-from emulator.faults import FAULTS
-from emulator.options import EmulatorOptions
-from emulator.service import Emulator, EmulatorError
-from emulator.tokens import TokenForms
+from .endpoints import Endpoints
+from .faults import FAULTS
+from .options import EmulatorOptions
+from .service import Emulator, EmulatorError
+from .tokens import TokenForms
 
 __all__ = ["FAULTS", "Emulator", "EmulatorError", "EmulatorOptions", "Endpoints", "TokenForms"]

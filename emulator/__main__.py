@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
-from emulator.durations import parse_duration, parse_offset
-from emulator.fault_plan import parse_fault
-from emulator.faults import FAULTS
-from emulator.options import ConsumerType, EmulatorOptions
-from emulator.service import Emulator, EmulatorError
-from emulator.subjects import SubjectConstants
+from .durations import parse_duration, parse_offset
+from .fault_plan import parse_fault
+from .faults import FAULTS
+from .options import ConsumerType, EmulatorOptions
+from .service import Emulator, EmulatorError
+from .subjects import SubjectConstants
 
 _CHAOS_RATE = 0.1
 _NAME = "compass-emulator"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from emulator.clock import http_date
+from .clock import http_date
 
 JSON = "application/json"
 TEXT = "text/plain"

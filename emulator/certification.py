@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from cryptography import x509
 
-from emulator.authority import certificates_pem
+from .authority import certificates_pem
 
 
 def certification_result(leaf: x509.Certificate, above: Sequence[x509.Certificate]) -> dict[str, str]:

@@ -11,18 +11,18 @@ from typing import Any
 
 from cryptography import x509
 
-from emulator import messages
-from emulator.authority import ClientAuthority, LeafRequest, issue_leaf
-from emulator.certification import certification_result
-from emulator.clock import Clock
-from emulator.csr import Refused, check_subject, decode, signing_parameters
-from emulator.director import Director, SystemAuth
-from emulator.fault_kinds import ConfigurationResult, SignResult
-from emulator.fault_plan import Occasion
-from emulator.forgeries import Forge
-from emulator.journal import Journal
-from emulator.registry import Registry
-from emulator.subjects import SubjectConstants, as_go_writes
+from . import messages
+from .authority import ClientAuthority, LeafRequest, issue_leaf
+from .certification import certification_result
+from .clock import Clock
+from .csr import Refused, check_subject, decode, signing_parameters
+from .director import Director, SystemAuth
+from .fault_kinds import ConfigurationResult, SignResult
+from .fault_plan import Occasion
+from .forgeries import Forge
+from .journal import Journal
+from .registry import Registry
+from .subjects import SubjectConstants, as_go_writes
 
 KEY_ALGORITHM = "rsa2048"  # a constant in the real one, and not enforced
 

@@ -9,14 +9,14 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, Protocol
 
-from emulator import answers
-from emulator.answers import JSON, Answer
-from emulator.clock import Clock
-from emulator.durations import parse_duration, parse_offset
-from emulator.gateway import Request
-from emulator.http_conversation import HTTPConversation
-from emulator.line import Line
-from emulator.tokens import TokenForms
+from . import answers
+from .answers import JSON, Answer
+from .clock import Clock
+from .durations import parse_duration, parse_offset
+from .gateway import Request
+from .http_conversation import HTTPConversation
+from .line import Line
+from .tokens import TokenForms
 
 Body = dict[str, Any]
 

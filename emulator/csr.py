@@ -14,8 +14,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
-from emulator import messages
-from emulator.subjects import SubjectConstants, common_name, values
+from . import messages
+from .subjects import SubjectConstants, common_name, values
 
 _PEM_BLOCK = re.compile(
     rb"(?:^|\n)-----BEGIN ([^\n]*?)-----[ \t\r]*\n(.*?)\n?-----END \1-----[ \t\r]*(?=\n|$)", re.DOTALL

@@ -6,8 +6,8 @@ Each takes the line, the answer's bytes (head and body apart) and the parameter,
 import asyncio
 from dataclasses import dataclass
 
-from emulator.durations import parse_seconds
-from emulator.line import PATIENCE_SECONDS, Line
+from .durations import parse_seconds
+from .line import PATIENCE_SECONDS, Line
 
 _FILLER = b" " * 65_536
 _CHUNKED_HEAD = (

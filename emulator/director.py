@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from emulator.options import ConsumerType
-from emulator.tokens import new_token
+from .options import ConsumerType
+from .tokens import new_token
 
 # The Director's own expirations; the integration system's is the application's.
 _TTL = {"Application": timedelta(minutes=5), "Runtime": timedelta(minutes=60)}

@@ -12,16 +12,16 @@ from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
 
-from emulator.circumstance import Circumstance, DoorName
-from emulator.clock import Clock
-from emulator.deliveries import Wire
-from emulator.fault_kinds import Disguised, Misconnection
-from emulator.fault_plan import FaultPlan, Occasion
-from emulator.gateway import PATH, Gateway, Outcome, Request, Visitor
-from emulator.http_conversation import HTTPConversation
-from emulator.journal import Entry, Journal
-from emulator.line import Line
-from emulator.server_tls import ServerTLS
+from .circumstance import Circumstance, DoorName
+from .clock import Clock
+from .deliveries import Wire
+from .fault_kinds import Disguised, Misconnection
+from .fault_plan import FaultPlan, Occasion
+from .gateway import PATH, Gateway, Outcome, Request, Visitor
+from .http_conversation import HTTPConversation
+from .journal import Entry, Journal
+from .line import Line
+from .server_tls import ServerTLS
 
 _HANDSHAKE_SECONDS = 15.0  # Envoy's own limit for a transport socket to connect
 

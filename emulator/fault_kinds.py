@@ -12,12 +12,12 @@ from typing import Any
 
 from cryptography import x509
 
-from emulator.answers import Answer
-from emulator.circumstance import Circumstance
-from emulator.deliveries import Wire
-from emulator.forgeries import Forge
-from emulator.line import Line
-from emulator.server_tls import Disguise
+from .answers import Answer
+from .circumstance import Circumstance
+from .deliveries import Wire
+from .forgeries import Forge
+from .line import Line
+from .server_tls import Disguise
 
 
 def _always(_circumstance: Circumstance, _param: str) -> bool:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Generic, TypeVar
 
-from emulator.circumstance import Circumstance
-from emulator.fault_kinds import Fault
+from .circumstance import Circumstance
+from .fault_kinds import Fault
 
 F = TypeVar("F", bound=Fault)
 OPERATIONS = ("configuration", "sign", "probe", "revoke", "connect", "any")

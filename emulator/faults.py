@@ -7,8 +7,8 @@ it does.
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from emulator import graphql_faults, http_faults, message_faults
-from emulator.fault_kinds import Fault
+from . import graphql_faults, http_faults, message_faults
+from .fault_kinds import Fault
 
 _ROWS: tuple[Fault, ...] = (
     *http_faults.TLS,

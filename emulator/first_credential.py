@@ -11,14 +11,14 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from emulator.authority import LeafRequest, certificates_pem, fingerprint, issue_leaf, key_pem
-from emulator.clock import real_now
-from emulator.connector import OperatorConfiguration
-from emulator.director import Director
-from emulator.folder import Folder
-from emulator.options import ConsumerType
-from emulator.registry import Registry
-from emulator.subjects import as_go_writes, common_name
+from .authority import LeafRequest, certificates_pem, fingerprint, issue_leaf, key_pem
+from .clock import real_now
+from .connector import OperatorConfiguration
+from .director import Director
+from .folder import Folder
+from .options import ConsumerType
+from .registry import Registry
+from .subjects import as_go_writes, common_name
 
 CERTIFICATE, KEY = "client.crt", "client.key"
 _LONG_AGO = float("-inf")

@@ -17,8 +17,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from emulator.authority import ClientAuthority, Pair, certificates_pem, create_server_authority, key_pem
-from emulator.clock import real_now
+from .authority import ClientAuthority, Pair, certificates_pem, create_server_authority, key_pem
+from .clock import real_now
 
 _PUBLIC, _PRIVATE = 0o644, 0o600
 

@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from emulator.authority import (
+from .authority import (
     ClientAuthority,
     LeafRequest,
     PrivateKey,
@@ -25,10 +25,10 @@ from emulator.authority import (
     key_pem,
     rsa_key,
 )
-from emulator.certification import certification_result, encoded
-from emulator.clock import real_now
-from emulator.durations import parse_duration
-from emulator.registry import Registry
+from .certification import certification_result, encoded
+from .clock import real_now
+from .durations import parse_duration
+from .registry import Registry
 
 Fields = dict[str, str]
 _DAY = timedelta(days=1)

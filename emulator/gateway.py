@@ -11,21 +11,21 @@ from urllib.parse import parse_qsl
 
 from cryptography import x509
 
-from emulator import answers
-from emulator.answers import Answer
-from emulator.authority import fingerprint
-from emulator.circumstance import Circumstance, DoorName
-from emulator.clock import Clock
-from emulator.connector import Caller, Connector
-from emulator.deliveries import Wire
-from emulator.director import Director
-from emulator.fault_kinds import Delay, Delivery, EdgeAnswer, EdgeDelivery, GateAnswer, Message, Rewrite
-from emulator.fault_plan import FaultPlan, Occasion
-from emulator.graphql_engine import Call, execute, read_call
-from emulator.journal import Entry, Journal
-from emulator.line import Line
-from emulator.registry import Registry
-from emulator.subjects import common_name
+from . import answers
+from .answers import Answer
+from .authority import fingerprint
+from .circumstance import Circumstance, DoorName
+from .clock import Clock
+from .connector import Caller, Connector
+from .deliveries import Wire
+from .director import Director
+from .fault_kinds import Delay, Delivery, EdgeAnswer, EdgeDelivery, GateAnswer, Message, Rewrite
+from .fault_plan import FaultPlan, Occasion
+from .graphql_engine import Call, execute, read_call
+from .journal import Entry, Journal
+from .line import Line
+from .registry import Registry
+from .subjects import common_name
 
 PATH = "/connector/graphql"  # exact: a trailing slash is somebody else's
 _LOGGED_HEADERS = ("x-request-id", "x-correlation-id")

@@ -27,9 +27,9 @@ from graphql.execution import get_variable_values
 from graphql.language import ArgumentNode
 from graphql.language.parser import Parser
 
-from emulator import answers
-from emulator.answers import Answer
-from emulator.csr import Refused
+from . import answers
+from .answers import Answer
+from .csr import Refused
 
 OPERATIONS = ("configuration", "sign", "revoke", "probe")
 _ROOT_FIELDS = {
@@ -38,7 +38,7 @@ _ROOT_FIELDS = {
     "revokeCertificate": "revoke",
 }
 _MAX_TOKENS = 2_000  # a document, not a program; also bounds what the parser's recursion can be made to do
-_SCHEMA = build_schema(files("emulator").joinpath("schema.graphql").read_text(encoding="utf-8"))
+_SCHEMA = build_schema(files(__package__).joinpath("schema.graphql").read_text(encoding="utf-8"))
 
 Resolvers = Mapping[str, Callable[..., Any]]
 

@@ -4,9 +4,9 @@ Odd configurations, chains that are not ours, and results that break the schema 
 is in `forgeries.py`.
 """
 
-from emulator import forgeries, result_faults, rewrites
-from emulator.durations import parse_seconds
-from emulator.fault_kinds import ConfigurationResult, Rewrite, SignResult
+from . import forgeries, result_faults, rewrites
+from .durations import parse_seconds
+from .fault_kinds import ConfigurationResult, Rewrite, SignResult
 
 _RARELY = 0.1  # in chaos: what costs a client much memory
 

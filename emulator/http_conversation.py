@@ -8,12 +8,12 @@ from http import HTTPStatus
 
 import h11
 
-from emulator import answers
-from emulator.answers import Answer
-from emulator.clock import Clock, http_date
-from emulator.deliveries import Wire
-from emulator.gateway import Request
-from emulator.line import Line
+from . import answers
+from .answers import Answer
+from .clock import Clock, http_date
+from .deliveries import Wire
+from .gateway import Request
+from .line import Line
 
 BODY_LIMIT = 2_097_152  # the Connector's own; gateway and hydrator allow 5,097,152
 _KNOWN = {status.value for status in HTTPStatus}

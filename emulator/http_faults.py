@@ -7,20 +7,12 @@ arrive. Faults of TCP and TLS concern new connections: a client that keeps one o
 from collections.abc import Callable
 from datetime import timedelta
 
-from emulator import answers, deliveries, misconnections
-from emulator.answers import Answer
-from emulator.circumstance import Circumstance
-from emulator.durations import parse_seconds
-from emulator.fault_kinds import (
-    Delay,
-    Delivery,
-    Disguised,
-    EdgeAnswer,
-    EdgeDelivery,
-    GateAnswer,
-    Misconnection,
-)
-from emulator.server_tls import ServerTLS
+from . import answers, deliveries, misconnections
+from .answers import Answer
+from .circumstance import Circumstance
+from .durations import parse_seconds
+from .fault_kinds import Delay, Delivery, Disguised, EdgeAnswer, EdgeDelivery, GateAnswer, Misconnection
+from .server_tls import ServerTLS
 
 _RARELY = 0.1  # in chaos: what costs a client its whole timeout, or much memory
 

@@ -9,7 +9,7 @@ import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 
-from emulator.line import Line
+from .line import Line
 
 _BACKLOG = 512
 _CONNECTIONS = 512  # at once; more are closed at once, rather than starving the process of descriptors

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from emulator import messages
-from emulator.circumstance import Circumstance
-from emulator.fault_kinds import Message
+from . import messages
+from .circumstance import Circumstance
+from .fault_kinds import Message
 
 _CSR_WORDS = ("common-name", "country", "organization", "organizational-unit", "locality", "province")
 

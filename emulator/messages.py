@@ -7,7 +7,7 @@ the libraries underneath say (machinebox/graphql, client-go, crypto/x509).
 import base64
 import secrets
 
-from emulator.circumstance import Circumstance
+from .circumstance import Circumstance
 
 MINTING = "Failed to get one-time token during fetching configuration process: could not get one time token: "
 DIRECTOR = MINTING + "while calling director for CSR one time token: "

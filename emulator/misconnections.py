@@ -6,7 +6,7 @@ Each takes the fresh line, the TLS context that an honest door would use, and th
 import contextlib
 import ssl
 
-from emulator.line import Line
+from .line import Line
 
 _FATAL = 2
 _ALERTS = range(256)

@@ -5,7 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
-from emulator.subjects import SubjectConstants
+from .subjects import SubjectConstants
 
 ConsumerType = Literal["Application", "Runtime", "Integration System"]
 

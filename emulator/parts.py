@@ -3,21 +3,21 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-from emulator.circumstance import DoorName
-from emulator.clock import Clock
-from emulator.connector import Connector, OperatorConfiguration
-from emulator.director import Director
-from emulator.doors import Door
-from emulator.fault_plan import FaultPlan
-from emulator.faults import FAULTS
-from emulator.first_credential import FirstCredential
-from emulator.folder import Folder
-from emulator.gateway import Gateway
-from emulator.journal import Journal
-from emulator.options import EmulatorOptions
-from emulator.registry import Registry
-from emulator.server_tls import ServerTLS
-from emulator.state_file import StateFile
+from .circumstance import DoorName
+from .clock import Clock
+from .connector import Connector, OperatorConfiguration
+from .director import Director
+from .doors import Door
+from .fault_plan import FaultPlan
+from .faults import FAULTS
+from .first_credential import FirstCredential
+from .folder import Folder
+from .gateway import Gateway
+from .journal import Journal
+from .options import EmulatorOptions
+from .registry import Registry
+from .server_tls import ServerTLS
+from .state_file import StateFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

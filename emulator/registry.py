@@ -12,8 +12,8 @@ from typing import Any
 
 from cryptography import x509
 
-from emulator.authority import fingerprint
-from emulator.subjects import common_name
+from .authority import fingerprint
+from .subjects import common_name
 
 _REMEMBERED = 5_000  # certificates listed by the control endpoint; a soak test issues more
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from emulator import answers
-from emulator.answers import JSON, Answer
-from emulator.circumstance import Circumstance
+from . import answers
+from .answers import JSON, Answer
+from .circumstance import Circumstance
 
 _MEBIBYTE = 2**20
 _BLANK = b" " * _MEBIBYTE

@@ -15,10 +15,10 @@ from typing import Literal
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from emulator.authority import Pair, certificates_pem, create_server_authority, issue_server, key_pem, twin
-from emulator.circumstance import DoorName
-from emulator.clock import real_now
-from emulator.forgeries import other_authority
+from .authority import Pair, certificates_pem, create_server_authority, issue_server, key_pem, twin
+from .circumstance import DoorName
+from .clock import real_now
+from .forgeries import other_authority
 
 _LIFETIME = timedelta(days=397)  # what public CAs give at most, and what strict clients accept
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}

@@ -8,17 +8,17 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, cast, get_args
 
-from emulator.authority import rsa_key
-from emulator.control import Control
-from emulator.endpoints import Endpoints
-from emulator.first_credential import CERTIFICATE, KEY
-from emulator.folder import Folder, FolderError
-from emulator.gateway import PATH
-from emulator.listener import Listener
-from emulator.options import ConsumerType, EmulatorOptions
-from emulator.parts import Parts, build
-from emulator.subjects import SubjectConstants
-from emulator.tokens import TokenForms
+from .authority import rsa_key
+from .control import Control
+from .endpoints import Endpoints
+from .first_credential import CERTIFICATE, KEY
+from .folder import Folder, FolderError
+from .gateway import PATH
+from .listener import Listener
+from .options import ConsumerType, EmulatorOptions
+from .parts import Parts, build
+from .subjects import SubjectConstants
+from .tokens import TokenForms
 
 _FIRST_TOKEN_TTL = timedelta(minutes=60)  # for a human to use; the Director's 5 minutes pass while reading
 

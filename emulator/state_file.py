@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 
-from emulator.director import Director
-from emulator.folder import Folder
-from emulator.registry import Registry
+from .director import Director
+from .folder import Folder
+from .registry import Registry
 
 _NAME = "state.json"
 _SOON_SECONDS = 0.1  # a write takes as long as half a call, and a soak test mints a token per call

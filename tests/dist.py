@@ -18,7 +18,7 @@ import httpx
 import pytest
 from packaging.metadata import Metadata
 
-from app import __version__
+from compass_sidecar import __version__
 from tests.support.processes import free_port, wait_until
 
 ROOT = Path(__file__).parents[1]
@@ -71,9 +71,15 @@ def test_the_metadata_is_valid_and_says_what_it_is(dist: Path) -> None:
 
 def test_the_wheel_has_the_packages_with_their_data_and_nothing_else(dist: Path) -> None:
     names = wheel_names(dist).keys()
-    assert {name.split("/")[0] for name in names} == {"app", "emulator", f"{NAME}-{__version__}.dist-info"}
+    assert {name.split("/")[0] for name in names} == {
+        "compass_sidecar",
+        "compass_emulator",
+        f"{NAME}-{__version__}.dist-info",
+    }
     tracked = run("git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard", "app", "emulator").split()
-    assert {name for name in names if "dist-info" not in name} == set(tracked)
+    folders = {"app": "compass_sidecar", "emulator": "compass_emulator"}
+    renamed = {"/".join((folders[name.partition("/")[0]], name.partition("/")[2])) for name in tracked}
+    assert {name for name in names if "dist-info" not in name} == renamed
 
 
 def test_the_sdist_has_the_sources_with_their_tests_and_locks(dist: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.address import Address, find_address, find_health_address
+from compass_sidecar.cli.address import Address, find_address, find_health_address
 
 V4, V6 = "127.0.0.1", "::1"
 

@@ -10,72 +10,47 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# Which modules of ours a room may import; a package stands for all that is in it. `app` is the version.
+SHARED_ADAPTERS = ("files", "transport", "diagnosis")
+# Which modules of ours a room may import; a package stands for all that is in it.
 ROOMS: Mapping[str, frozenset[str]] = {
-    "app": frozenset(),
-    "app.errors": frozenset(),
-    "app.core": frozenset({"app.errors", "app.core"}),
-    "app.settings": frozenset({"app.errors", "app.core"}),
-    # Two adapters write files and two speak HTTP: what they share is the exception to "never each other".
-    "app.adapters": frozenset(
-        {"app", "app.errors", "app.core", "app.adapters.files", "app.adapters.transport"}
-    ),
-    "app.events": frozenset(),
-    "app.connector_clock": frozenset(),
-    "app.inputs": frozenset({"app.errors", "app.core"}),
-    "app.renewal": frozenset({"app.errors", "app.core"}),
-    "app.attempts": frozenset({"app.errors", "app.core", "app.renewal"}),
-    "app.scheduler": frozenset(
-        {"app.errors", "app.core", "app.renewal", "app.attempts", "app.connector_clock"}
-    ),
-    "app.api": frozenset({"app", "app.errors", "app.core", "app.scheduler", "app.api"}),
-    "app.api.ports": frozenset({"app.errors", "app.core", "app.renewal"}),
-    "app.server": frozenset({"app.errors", "app.api"}),
-    "app.main": frozenset({"app"}),
-    "app.check": frozenset({"app"}),
-    "app.findings": frozenset({"app.adapters.files", "app.adapters.store"}),
-    # The commands speak to a sidecar through one adapter, and write what they are told to through another.
-    "app.address": frozenset(),
-    "app.healthcheck": frozenset({"app.address", "app.core.duration"}),
-    "app.asking": frozenset(
-        {"app.errors", "app.address", "app.core.duration", "app.adapters.local", "app.adapters.files"}
-    ),
-    "app.display": frozenset({"app.core.duration", "app.core.words"}),
-    "app.cli": frozenset(
-        {
-            *("app", "app.errors", "app.__main__", "app.asking", "app.display", "app.healthcheck"),
-            *("app.check", "app.findings"),
-            *("app.adapters.local", "app.adapters.files", "app.adapters.clock"),
-        }
-    ),
-    "app.__main__": frozenset(
-        {"app", "app.errors", "app.cli", "app.healthcheck", "app.main", "app.settings", "app.adapters.logs"}
-    ),
-    "emulator": frozenset({"emulator"}),
+    "compass_sidecar": frozenset(),  # the version
+    **{
+        f"compass_sidecar.{room}": frozenset(f"compass_sidecar.{each}".removesuffix(".") for each in allowed)
+        for room, allowed in {
+            "errors": (),
+            "core": ("errors", "core"),
+            "settings": ("errors", "core"),
+            "engine": ("errors", "core", "engine"),
+            # Several adapters write files and several speak HTTP: what they share is the exception.
+            "adapters": ("", "errors", "core", *(f"adapters.{each}" for each in SHARED_ADAPTERS)),
+            "api": ("", "errors", "core", "engine", "api"),
+            "cli": ("", "errors", "core", "adapters", "settings", "cli", "__main__"),
+            "main": ("", "errors", "core", "engine", "adapters", "settings", "api"),
+            "__main__": ("", "errors", "core", "adapters", "settings", "cli", "main"),
+        }.items()
+    },
+    "compass_emulator": frozenset({"compass_emulator"}),
 }
-# Those that see everything: what serves, and what examines a configuration without serving.
-COMPOSITION_ROOTS = {"app.main", "app.check"}
 
 # Rooms that need no library but cryptography, and of the standard library nothing that does something.
-INNER = {"app.errors", "app.core", "app.events", "app.connector_clock"}
-INNER |= {"app.inputs", "app.renewal", "app.attempts", "app.scheduler"}
+INNER = {"compass_sidecar.errors", "compass_sidecar.core", "compass_sidecar.engine"}
 IMPURE = {"asyncio", "logging", "os", "random", "secrets", "shutil", "signal", "socket", "ssl"}
 IMPURE |= {"subprocess", "tempfile", "threading", "time", "urllib.request", "http.client", "uuid"}
 
 # Where alone these names may be used: by rooms.
 PLACES: Mapping[str, frozenset[str]] = {
-    "httpx": frozenset({"app.adapters"}),
-    "fastapi": frozenset({"app.api", "app.main"}),
+    "httpx": frozenset({"compass_sidecar.adapters"}),
+    "fastapi": frozenset({"compass_sidecar.api", "compass_sidecar.main"}),
     # The health check is given 0.1 s, and the clock's asyncio would take half of that to import.
-    "time": frozenset({"app.adapters.clock", "app.healthcheck"}),
-    "asyncio.sleep": frozenset({"app.adapters.clock"}),
-    "datetime.datetime.now": frozenset({"app.adapters.clock"}),
-    "datetime.datetime.utcnow": frozenset({"app.adapters.clock"}),
-    "datetime.datetime.today": frozenset({"app.adapters.clock"}),
-    "datetime.date.today": frozenset({"app.adapters.clock"}),
-    "os.environ": frozenset({"app.__main__", "app.cli"}),
-    "os.environb": frozenset({"app.__main__", "app.cli"}),
-    "os.getenv": frozenset({"app.__main__", "app.cli"}),
+    "time": frozenset({"compass_sidecar.adapters.clock", "compass_sidecar.cli.healthcheck"}),
+    "asyncio.sleep": frozenset({"compass_sidecar.adapters.clock"}),
+    "datetime.datetime.now": frozenset({"compass_sidecar.adapters.clock"}),
+    "datetime.datetime.utcnow": frozenset({"compass_sidecar.adapters.clock"}),
+    "datetime.datetime.today": frozenset({"compass_sidecar.adapters.clock"}),
+    "datetime.date.today": frozenset({"compass_sidecar.adapters.clock"}),
+    "os.environ": frozenset({"compass_sidecar.__main__", "compass_sidecar.cli.commands"}),
+    "os.environb": frozenset({"compass_sidecar.__main__", "compass_sidecar.cli.commands"}),
+    "os.getenv": frozenset({"compass_sidecar.__main__", "compass_sidecar.cli.commands"}),
 }
 
 
@@ -97,13 +72,13 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def files(folder: str) -> dict[str, Path]:
-    """The modules below a folder of the repository, by name."""
+def files(folder: str, package: str) -> dict[str, Path]:
+    """The modules below a folder of the repository, by the name that they are installed under."""
     found = sorted(path.relative_to(ROOT) for path in (ROOT / folder).rglob("*.py"))
-    return {module_name(path): path for path in found}
+    return {module_name(package / path.relative_to(folder)): path for path in found}
 
 
-OURS = {**files("app"), **files("emulator")}
+OURS = {**files("app", "compass_sidecar"), **files("emulator", "compass_emulator")}
 
 
 def within(name: str, package: str) -> bool:
@@ -112,16 +87,19 @@ def within(name: str, package: str) -> bool:
 
 def room_of(module: str) -> str | None:
     """The smallest room that a module is in; `app` is no room for what has not been given one."""
-    rooms = [room for room in ROOMS if within(module, room) and (room != "app" or module == "app")]
+    rooms = [
+        room
+        for room in ROOMS
+        if within(module, room) and (room != "compass_sidecar" or module == "compass_sidecar")
+    ]
     return max(rooms, key=len, default=None)
 
 
 def uses(module: str, source: str) -> Iterator[Use]:
     """Every import of a module, and every dotted name that begins with something imported."""
     tree, known = ast.parse(source), {}
-    package = (
-        module if (ROOT / Path(*module.split(".")) / "__init__.py").exists() else module.rpartition(".")[0]
-    )
+    path = OURS.get(module)
+    package = module if path is not None and path.name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(tree):
         for alias, name in bindings(node, package):
             known[alias] = name
@@ -160,7 +138,7 @@ def dotted(node: ast.AST) -> str:
 
 
 def module_of(name: str) -> str:
-    """Our module that a name is from: `app.core.policy` for `app.core.policy.decide`."""
+    """Our module that a name is from: `compass_sidecar.core.policy` for its `decide`."""
     while name not in OURS and "." in name:
         name = name.rpartition(".")[0]
     return name
@@ -176,15 +154,18 @@ def against_the_arrows(module: str, source: str) -> list[str]:
 
 def may_import(room: str, name: str) -> bool:
     target = module_of(name)
-    if not within(target, "app") and not within(target, "emulator"):
+    if within(target, "app") or within(target, "emulator"):
+        return False  # the folder's name: the same modules once more
+    if not within(target, "compass_sidecar") and not within(target, "compass_emulator"):
         return True
-    if room in COMPOSITION_ROOTS:
-        return within(target, "app")
-    return any(target == allowed if allowed == "app" else within(target, allowed) for allowed in ROOMS[room])
+    return any(
+        target == allowed if allowed == "compass_sidecar" else within(target, allowed)
+        for allowed in ROOMS[room]
+    )
 
 
 def out_of_place(module: str, source: str) -> list[str]:
-    if not within(module, "app"):
+    if not within(module, "compass_sidecar"):
         return []
     return [
         str(use)
@@ -198,7 +179,7 @@ def not_inner(module: str, source: str) -> list[str]:
     room = room_of(module)
     if room not in INNER:
         return []
-    pure = room in {"app.errors", "app.core"}
+    pure = room != "compass_sidecar.engine"
     return [
         str(use)
         for use in uses(module, source)
@@ -208,7 +189,12 @@ def not_inner(module: str, source: str) -> list[str]:
 
 
 def is_library(name: str) -> bool:
-    return name.partition(".")[0] not in {*sys.stdlib_module_names, "app", "emulator", "cryptography"}
+    return name.partition(".")[0] not in {
+        *sys.stdlib_module_names,
+        "compass_sidecar",
+        "compass_emulator",
+        "cryptography",
+    }
 
 
 RULES = {rule.__name__: rule for rule in (against_the_arrows, out_of_place, not_inner)}
@@ -218,7 +204,13 @@ RULES = {rule.__name__: rule for rule in (against_the_arrows, out_of_place, not_
 
 
 def test_there_is_a_house_to_look_at() -> None:
-    assert {"app", "app.errors", "app.core.policy", "app.adapters.clock", "emulator"} <= OURS.keys()
+    assert {
+        "compass_sidecar",
+        "compass_sidecar.errors",
+        "compass_sidecar.core.policy",
+        "compass_sidecar.adapters.clock",
+        "compass_emulator",
+    } <= OURS.keys()
     assert ROOMS.keys() <= OURS.keys()
 
 
@@ -235,7 +227,7 @@ def test_no_module_breaks_the_rule(rule: str) -> None:
 def test_no_test_mocks() -> None:
     mocks = [
         f"{path}: {use}"
-        for module, path in files("tests").items()
+        for module, path in files("tests", "tests").items()
         for use in uses(module, (ROOT / path).read_text())
         if use.imported and any(within(use.name, each) for each in ("unittest.mock", "mock", "pytest_mock"))
     ]
@@ -248,34 +240,81 @@ def test_no_test_mocks() -> None:
 @pytest.mark.parametrize(
     ("module", "source", "name"),
     [
-        ("app.errors", "from app.core import csr", "app.core.csr"),
-        ("app.core.chain", "from app.renewal import Renewal", "app.renewal.Renewal"),
-        ("app.core.chain", "import app.settings", "app.settings"),
-        ("app.core.chain", "from app import __version__", "app.__version__"),
-        ("app.core.chain", "def late():\n    from app.main import run", "app.main.run"),
-        ("app.core.chain", "from ..adapters import clock", "app.adapters.clock"),
-        ("app.adapters.store", "from app.settings import Settings", "app.settings.Settings"),
+        ("compass_sidecar.errors", "from compass_sidecar.core import csr", "compass_sidecar.core.csr"),
         (
-            "app.adapters.store",
-            "from app.adapters.connector import Connector",
-            "app.adapters.connector.Connector",
+            "compass_sidecar.core.chain",
+            "from compass_sidecar.engine.renewal import Renewal",
+            "compass_sidecar.engine.renewal.Renewal",
         ),
-        ("app.adapters.store", "from . import connector", "app.adapters.connector"),
-        ("app.adapters.store", "from app.renewal import Store", "app.renewal.Store"),
-        ("app.renewal", "from app.adapters.clock import Clock", "app.adapters.clock.Clock"),
-        ("app.renewal", "from app.scheduler import Scheduler", "app.scheduler.Scheduler"),
-        ("app.attempts", "from app.scheduler import Scheduler", "app.scheduler.Scheduler"),
-        ("app.scheduler", "from app.api.ports import Sidecar", "app.api.ports.Sidecar"),
-        ("app.inputs", "from app.adapters import files", "app.adapters.files"),
-        ("app.settings", "from app.adapters import files", "app.adapters.files"),
-        ("app.api.guard", "from app.adapters.clock import Clock", "app.adapters.clock.Clock"),
-        ("app.api.guard", "from app.renewal import Renewed", "app.renewal.Renewed"),
-        ("app.api.guard", "from app.settings import Settings", "app.settings.Settings"),
-        ("app.cli", "from app.settings import Settings", "app.settings.Settings"),
-        ("app.main", "import emulator.connector", "emulator.connector"),
-        ("app.core.chain", "__import__('emulator')", "emulator"),
-        ("emulator.connector", "from app.core.chain import order", "app.core.chain.order"),
-        ("emulator.connector", "import importlib\nimportlib.import_module('app.core')", "app.core"),
+        ("compass_sidecar.core.chain", "import compass_sidecar.settings", "compass_sidecar.settings"),
+        (
+            "compass_sidecar.core.chain",
+            "from compass_sidecar import __version__",
+            "compass_sidecar.__version__",
+        ),
+        (
+            "compass_sidecar.core.chain",
+            "def late():\n    from compass_sidecar.main import run",
+            "compass_sidecar.main.run",
+        ),
+        ("compass_sidecar.core.chain", "from ..adapters import clock", "compass_sidecar.adapters.clock"),
+        (
+            "compass_sidecar.adapters.filestore",
+            "from compass_sidecar.settings import Settings",
+            "compass_sidecar.settings.Settings",
+        ),
+        (
+            "compass_sidecar.adapters.filestore",
+            "from compass_sidecar.adapters.connector import Connector",
+            "compass_sidecar.adapters.connector.Connector",
+        ),
+        (
+            "compass_sidecar.adapters.filestore",
+            "from . import connector",
+            "compass_sidecar.adapters.connector",
+        ),
+        (
+            "compass_sidecar.adapters.filestore",
+            "from compass_sidecar.engine.renewal import Store",
+            "compass_sidecar.engine.renewal.Store",
+        ),
+        (
+            "compass_sidecar.engine.renewal",
+            "from compass_sidecar.adapters.clock import Clock",
+            "compass_sidecar.adapters.clock.Clock",
+        ),
+        (
+            "compass_sidecar.engine.sidecar",
+            "from compass_sidecar.api.ports import Sidecar",
+            "compass_sidecar.api.ports.Sidecar",
+        ),
+        (
+            "compass_sidecar.settings",
+            "from compass_sidecar.adapters import files",
+            "compass_sidecar.adapters.files",
+        ),
+        (
+            "compass_sidecar.api.guard",
+            "from compass_sidecar.adapters.clock import Clock",
+            "compass_sidecar.adapters.clock.Clock",
+        ),
+        (
+            "compass_sidecar.api.guard",
+            "from compass_sidecar.settings import Settings",
+            "compass_sidecar.settings.Settings",
+        ),
+        ("compass_sidecar.main", "import compass_emulator.connector", "compass_emulator.connector"),
+        ("compass_sidecar.core.chain", "__import__('compass_emulator')", "compass_emulator"),
+        (
+            "compass_emulator.connector",
+            "from compass_sidecar.core.chain import order",
+            "compass_sidecar.core.chain.order",
+        ),
+        (
+            "compass_emulator.connector",
+            "import importlib\nimportlib.import_module('compass_sidecar.core')",
+            "compass_sidecar.core",
+        ),
     ],
 )
 def test_an_import_against_the_arrows_is_named(module: str, source: str, name: str) -> None:
@@ -286,15 +325,27 @@ def test_an_import_against_the_arrows_is_named(module: str, source: str, name: s
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("app.core.chain", "from app.errors import KeyMismatch\nfrom app.core.csr import same_subject"),
-        ("app.adapters.store", "from app.adapters import files\nfrom app import __version__"),
-        ("app.adapters.connector", "from app.adapters.transport import Transport"),
-        ("app.api.ports", "from app.renewal import Renewed"),
-        ("app.api.guard", "from app.api.ports import Renewed\nfrom .access import Access"),
-        ("app.main", "from app.settings import Settings\nfrom app.adapters.clock import Clock"),
-        ("app.cli", "from app.adapters.local import Local"),
-        ("emulator.connector", "from emulator.registry import Registry"),
-        ("app.core.chain", "import application, appdirs"),
+        (
+            "compass_sidecar.core.chain",
+            "from compass_sidecar.errors import KeyMismatch\nfrom .csr import same_subject",
+        ),
+        (
+            "compass_sidecar.adapters.filestore",
+            "from compass_sidecar.adapters import files\nfrom compass_sidecar import __version__",
+        ),
+        ("compass_sidecar.adapters.connector", "from compass_sidecar.adapters.transport import Transport"),
+        ("compass_sidecar.api.ports", "from compass_sidecar.engine.renewal import Renewed"),
+        (
+            "compass_sidecar.api.guard",
+            "from compass_sidecar.api.ports import Renewed\nfrom .access import Access",
+        ),
+        (
+            "compass_sidecar.main",
+            "from compass_sidecar.settings import Settings\nfrom compass_sidecar.adapters.clock import Clock",
+        ),
+        ("compass_sidecar.cli.commands", "from compass_sidecar.adapters.local import Local"),
+        ("compass_emulator.connector", "from compass_emulator.registry import Registry"),
+        ("compass_sidecar.core.chain", "import application, appdirs"),
     ],
 )
 def test_an_import_along_the_arrows_is_none(module: str, source: str) -> None:
@@ -302,26 +353,39 @@ def test_an_import_along_the_arrows_is_none(module: str, source: str) -> None:
 
 
 def test_a_module_without_a_room_is_named() -> None:
-    assert against_the_arrows("app.utils", "") == ["app.utils: has no room; give it one in ROOMS"]
+    assert against_the_arrows("compass_sidecar.utils", "") == [
+        "compass_sidecar.utils: has no room; give it one in ROOMS"
+    ]
 
 
 @pytest.mark.parametrize(
     ("module", "source", "name"),
     [
-        ("app.renewal", "import httpx", "import of httpx"),
-        ("app.cli", "from httpx import get", "import of httpx.get"),
-        ("app.server", "from fastapi.responses import Response", "import of fastapi.responses.Response"),
-        ("app.renewal", "from asyncio import sleep", "import of asyncio.sleep"),
-        ("app.renewal", "import time", "import of time"),
-        ("app.renewal", "from time import monotonic as now", "import of time.monotonic"),
-        ("app.adapters.store", "from datetime import datetime\ndatetime.now()", "datetime.datetime.now"),
-        ("app.adapters.store", "import datetime as d\nd.datetime.utcnow()", "datetime.datetime.utcnow"),
-        ("app.adapters.store", "from datetime import date as D\nD.today", "datetime.date.today"),
-        ("app.adapters.store", "import asyncio\nasyncio.sleep(1)", "asyncio.sleep"),
-        ("app.main", "import asyncio as a\na.sleep(1)", "asyncio.sleep"),
-        ("app.main", "import os\nos.environ['X']", "os.environ"),
-        ("app.adapters.local", "import os\nos.environ.get('X')", "os.environ"),
-        ("app.settings", "from os import getenv", "import of os.getenv"),
+        ("compass_sidecar.engine.renewal", "import httpx", "import of httpx"),
+        ("compass_sidecar.cli.commands", "from httpx import get", "import of httpx.get"),
+        ("compass_sidecar.engine.renewal", "from asyncio import sleep", "import of asyncio.sleep"),
+        ("compass_sidecar.engine.renewal", "import time", "import of time"),
+        ("compass_sidecar.engine.renewal", "from time import monotonic as now", "import of time.monotonic"),
+        (
+            "compass_sidecar.adapters.filestore",
+            "from datetime import datetime\ndatetime.now()",
+            "datetime.datetime.now",
+        ),
+        (
+            "compass_sidecar.adapters.filestore",
+            "import datetime as d\nd.datetime.utcnow()",
+            "datetime.datetime.utcnow",
+        ),
+        (
+            "compass_sidecar.adapters.filestore",
+            "from datetime import date as D\nD.today",
+            "datetime.date.today",
+        ),
+        ("compass_sidecar.adapters.filestore", "import asyncio\nasyncio.sleep(1)", "asyncio.sleep"),
+        ("compass_sidecar.main", "import asyncio as a\na.sleep(1)", "asyncio.sleep"),
+        ("compass_sidecar.main", "import os\nos.environ['X']", "os.environ"),
+        ("compass_sidecar.adapters.local", "import os\nos.environ.get('X')", "os.environ"),
+        ("compass_sidecar.settings", "from os import getenv", "import of os.getenv"),
     ],
 )
 def test_a_name_out_of_its_place_is_named(module: str, source: str, name: str) -> None:
@@ -333,17 +397,17 @@ def test_a_name_out_of_its_place_is_named(module: str, source: str, name: str) -
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("app.adapters.clock", "import time, asyncio\ntime.monotonic()\nasyncio.sleep(1)"),
-        ("app.adapters.clock", "from datetime import datetime\ndatetime.now()"),
-        ("app.adapters.local", "import httpx\nhttpx.get('x')"),
-        ("app.api.guard", "from fastapi import Request"),
-        ("app.cli", "import os\nos.environ"),
+        ("compass_sidecar.adapters.clock", "import time, asyncio\ntime.monotonic()\nasyncio.sleep(1)"),
+        ("compass_sidecar.adapters.clock", "from datetime import datetime\ndatetime.now()"),
+        ("compass_sidecar.adapters.local", "import httpx\nhttpx.get('x')"),
+        ("compass_sidecar.api.guard", "from fastapi import Request"),
+        ("compass_sidecar.cli.commands", "import os\nos.environ"),
         (
-            "app.renewal",
+            "compass_sidecar.engine.renewal",
             "from datetime import datetime\ndatetime.fromisoformat('x')\nclock.now()\nself.time.now()",
         ),
-        ("app.renewal", "import asyncio\nasyncio.to_thread(print)"),
-        ("emulator.clock", "import time\ntime.time()"),
+        ("compass_sidecar.engine.renewal", "import asyncio\nasyncio.to_thread(print)"),
+        ("compass_emulator.clock", "import time\ntime.time()"),
     ],
 )
 def test_a_name_in_its_place_is_none(module: str, source: str) -> None:
@@ -353,12 +417,12 @@ def test_a_name_in_its_place_is_none(module: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source", "name"),
     [
-        ("app.core.chain", "from pydantic import BaseModel", "pydantic.BaseModel"),
-        ("app.renewal", "import structlog", "structlog"),
-        ("app.core.chain", "import random", "random"),
-        ("app.core.chain", "import os.path", "os.path"),
-        ("app.core.chain", "from urllib.request import urlopen", "urllib.request.urlopen"),
-        ("app.errors", "import logging", "logging"),
+        ("compass_sidecar.core.chain", "from pydantic import BaseModel", "pydantic.BaseModel"),
+        ("compass_sidecar.engine.renewal", "import structlog", "structlog"),
+        ("compass_sidecar.core.chain", "import random", "random"),
+        ("compass_sidecar.core.chain", "import os.path", "os.path"),
+        ("compass_sidecar.core.chain", "from urllib.request import urlopen", "urllib.request.urlopen"),
+        ("compass_sidecar.errors", "import logging", "logging"),
     ],
 )
 def test_what_makes_the_inside_impure_is_named(module: str, source: str, name: str) -> None:
@@ -368,10 +432,13 @@ def test_what_makes_the_inside_impure_is_named(module: str, source: str, name: s
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("app.core.chain", "import json\nfrom cryptography import x509\nfrom urllib.parse import urlsplit"),
-        ("app.renewal", "import asyncio\nfrom cryptography import x509"),
-        ("app.settings", "import pydantic"),
-        ("app.adapters.logs", "import structlog, random"),
+        (
+            "compass_sidecar.core.chain",
+            "import json\nfrom cryptography import x509\nfrom urllib.parse import urlsplit",
+        ),
+        ("compass_sidecar.engine.renewal", "import asyncio\nfrom cryptography import x509"),
+        ("compass_sidecar.settings", "import pydantic"),
+        ("compass_sidecar.adapters.logs", "import structlog, random"),
     ],
 )
 def test_what_the_inside_may_use_is_none(module: str, source: str) -> None:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from app import __version__, cli, display
-from app.core.status import State
+from compass_sidecar import __version__
+from compass_sidecar.cli import commands as cli
+from compass_sidecar.cli import display
+from compass_sidecar.core.status import State
 
 
 @dataclass(frozen=True)

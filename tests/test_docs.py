@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from app.api.problems import KINDS
-from app.settings import describe
+from compass_sidecar.api.problems import KINDS
+from compass_sidecar.settings import describe
 from tests.test_openapi import described
 
 ROOT = Path(__file__).parent.parent

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from app.events import SHOWN, EventLog
+from compass_sidecar.engine.events import SHOWN, EventLog
 from tests.support.authority import NOW
 
 

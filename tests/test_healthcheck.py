@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from app.healthcheck import main
+from compass_sidecar.cli.healthcheck import main
 from tests.support.processes import ROOT
 from tests.support.scripted_server import SilentListener
 
@@ -96,7 +96,7 @@ def test_wrong_use_is_status_2_and_a_line(arguments: list[str], capfd: pytest.Ca
 LOADED = """
 import sys
 sys.argv[0] = "compass-sidecar"
-from app.__main__ import main
+from compass_sidecar.__main__ import main
 try:
     main()
 except SystemExit:
@@ -119,9 +119,17 @@ def loaded(*arguments: str, **environment: str) -> set[str]:
 
 def test_the_health_check_loads_nothing_but_the_standard_library_and_little_of_that() -> None:
     modules = loaded("healthcheck", "--url", "http://127.0.0.1:1")
-    assert "app.healthcheck" in modules
-    ours = {name for name in modules if name.startswith("app")}
-    assert ours == {"app", "app.__main__", "app.address", "app.core", "app.core.duration", "app.healthcheck"}
+    assert "compass_sidecar.cli.healthcheck" in modules
+    ours = {name for name in modules if name.startswith("compass_sidecar")}
+    assert ours == {
+        "compass_sidecar",
+        "compass_sidecar.__main__",
+        "compass_sidecar.cli",
+        "compass_sidecar.cli.address",
+        "compass_sidecar.core",
+        "compass_sidecar.core.duration",
+        "compass_sidecar.cli.healthcheck",
+    }
     assert modules.isdisjoint(
         {"typer", "rich", "httpx", "pydantic", "cryptography", "asyncio", "http.client"}
     )
@@ -129,5 +137,7 @@ def test_the_health_check_loads_nothing_but_the_standard_library_and_little_of_t
 
 def test_serving_loads_neither_typer_nor_rich() -> None:
     modules = loaded("serve", COMPASS_PORT="none")
-    assert "app.main" in modules
-    assert modules.isdisjoint({"typer", "rich", "app.cli", "app.display"})
+    assert "compass_sidecar.main" in modules
+    assert modules.isdisjoint(
+        {"typer", "rich", "compass_sidecar.cli.commands", "compass_sidecar.cli.display"}
+    )

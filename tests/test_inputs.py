@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from app.adapters.credential_files import CredentialFiles
-from app.errors import KeyMismatch, RequestRefused
-from app.inputs import OperatorInputs
+from compass_sidecar.adapters.credential_files import CredentialFiles
+from compass_sidecar.adapters.inputs import OperatorInputs
+from compass_sidecar.errors import KeyMismatch, RequestRefused
 from tests.support.authority import Authority
 from tests.support.clock import FakeClock
 from tests.support.connector import TOKEN_URL

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.events import _WARNINGS
+from compass_sidecar.engine.events import _WARNINGS
 
 ROOT = Path(__file__).parents[1]
 LOGGING = {"debug": "debug", "info": "info", "warning": "warning", "exception": "error"}
@@ -21,9 +21,9 @@ JOURNALED = {
 }
 # Where a name is handed on: the callers of these say which.
 HANDED_ON = {
-    ("app/events.py", "event"),
-    ("app/attempts.py", "event"),
-    ("app/scheduler.py", "reason"),
+    ("app/engine/events.py", "event"),
+    ("app/engine/attempts.py", "event"),
+    ("app/engine/sidecar.py", "reason"),
     ("app/main.py", "code"),
 }
 # Every event of an attempt has it, so the table says so once.
@@ -56,13 +56,13 @@ def said_by(path: str, call: ast.Call) -> tuple[str | None, set[str]] | None:
     match call.func:
         case ast.Attribute(value=ast.Name(id="_log"), attr="log"):
             # At either of two levels: the table has the more severe one, and says when it is the other.
-            return None if path == "app/events.py" else ("warning", extra_of(call))
+            return None if path == "app/engine/events.py" else ("warning", extra_of(call))
         case ast.Attribute(value=ast.Name(id="_log"), attr=method):
             return LOGGING[method], extra_of(call)
         case ast.Attribute(attr=method) if method in JOURNALED:
             return None, JOURNALED[method] | {each.arg for each in call.keywords if each.arg}
         case ast.Attribute(attr="_warn") | ast.Name(id="warn"):
-            if path == "app/scheduler.py":
+            if path == "app/engine/sidecar.py":
                 return None, {"code", "detail"}
             return "warning", {"detail"}
     return None
@@ -115,4 +115,4 @@ def test_every_warning_is_an_event() -> None:
 )
 def test_a_name_that_is_put_together_is_found(source: str) -> None:
     with pytest.raises(pytest.fail.Exception):
-        list(events_of("app/renewal.py", ast.parse(source)))
+        list(events_of("app/engine/renewal.py", ast.parse(source)))

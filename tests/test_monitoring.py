@@ -12,10 +12,10 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.adapters.connector import OPERATIONS
-from app.adapters.metrics import Metrics
-from app.core.status import State
-from app.core.words import REASONS
+from compass_sidecar.adapters.connector import OPERATIONS
+from compass_sidecar.adapters.metrics import Metrics
+from compass_sidecar.core.catalogue import REASONS
+from compass_sidecar.core.status import State
 from tests.adapters.test_metrics import CONNECTED
 from tests.support.authority import NOW
 
@@ -169,7 +169,7 @@ def test_the_guide_has_every_reason() -> None:
 
 def test_the_scheduler_gives_no_other_reason() -> None:
     """Warnings are named where they come up: what is not in REASONS is not in the metrics from the start."""
-    source = (ROOT / "app" / "scheduler.py").read_text()
+    source = (ROOT / "app" / "engine" / "sidecar.py").read_text()
     warned = set(re.findall(r'(?:_warn|_now_and_then)\("([a-z-]+)"', source))
     own = set(re.findall(r'^            "([a-z-]+)": ', source, re.MULTILINE))
     assert warned

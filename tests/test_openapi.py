@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
-from app.api.access import Access
-from app.api.application import create_router
-from app.api.representations import Shelf
+from compass_sidecar.api.access import Access
+from compass_sidecar.api.application import create_router
+from compass_sidecar.api.representations import Shelf
 from tests.api.fakes import FakeSidecar
 from tests.api.serving import local_client
 

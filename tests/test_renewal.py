@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from app.core.answer import SignedAnswer
-from app.core.credential import Chain, parse_certificates
-from app.core.generation import Origin
-from app.errors import (
+from compass_sidecar.core.answer import SignedAnswer
+from compass_sidecar.core.credential import Chain, parse_certificates
+from compass_sidecar.core.generation import Origin
+from compass_sidecar.engine.renewal import Plan
+from compass_sidecar.errors import (
     ConnectorProtocol,
     ConnectorRejected,
     ConnectorTimeout,
@@ -23,7 +24,6 @@ from app.errors import (
     StoreWriteFailed,
     SubjectRefused,
 )
-from app.renewal import Plan
 from tests.support.authority import LIFETIME, Authority, name, rsa_key
 from tests.support.connector import TOKEN_URL, URL
 from tests.support.house import House

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from app.core.policy import Policy
-from app.core.status import State, state_of
-from app.errors import (
+from compass_sidecar.core.policy import Policy
+from compass_sidecar.core.status import State, state_of
+from compass_sidecar.engine.renewal import Plan
+from compass_sidecar.errors import (
     Busy,
     ConnectorRejected,
     ConnectorUnauthenticated,
@@ -23,7 +24,6 @@ from app.errors import (
     RenewedRecently,
     SettingsError,
 )
-from app.renewal import Plan
 from tests.support.authority import LIFETIME
 from tests.support.connector import URL
 from tests.support.house import House
@@ -527,7 +527,7 @@ async def test_a_loop_that_hangs_is_not_alive(house: House) -> None:
 async def test_a_state_that_comes_of_the_clock_alone_is_logged_once(
     house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", "app.scheduler")
+    caplog.set_level("INFO", "compass_sidecar.engine.sidecar")
     await house.holding()
     house.connector.always["configuration"] = DOWN
     await house.run_for(LIFETIME * 0.8)

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
-from app.errors import SettingsError
-from app.settings import Settings, describe, find_store_dir
+from compass_sidecar.errors import SettingsError
+from compass_sidecar.settings import Settings, describe, find_store_dir
 
 API_TOKEN = "0123456789abcdef"
 URL = "https://gateway.example.org/connector/graphql"
@@ -255,7 +255,7 @@ def test_a_name_with_a_line_break_stays_on_one_line() -> None:
 
 
 def test_the_nearest_name_does_not_depend_on_the_hash_seed() -> None:
-    code = "from app.settings import _unknown; print(_unknown('COMPASS_QQ'))"
+    code = "from compass_sidecar.settings import _unknown; print(_unknown('COMPASS_QQ'))"
     answers = {
         subprocess.run(
             [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, check=True

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from app.core.policy import Policy
-from app.core.status import State, state_of
-from app.errors import ConnectorUnavailable
+from compass_sidecar.core.policy import Policy
+from compass_sidecar.core.status import State, state_of
+from compass_sidecar.errors import ConnectorUnavailable
 from tests.support.authority import LIFETIME, Authority
 from tests.support.house import House
 from tests.support.true_time import TrueConnector, with_true_time

@@ -17,8 +17,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 import httpx
 
-from app.adapters.transport import Progress, Reply, Step, Transport
-from app.core.answer import (
+from ..core.answer import (
     Configuration,
     SignedAnswer,
     parse_date,
@@ -29,8 +28,8 @@ from app.core.answer import (
     read_revoked,
     read_signed,
 )
-from app.core.door import Door
-from app.errors import (
+from ..core.door import Door
+from ..errors import (
     ConnectorError,
     ConnectorProtocol,
     ConnectorTimeout,
@@ -39,6 +38,7 @@ from app.errors import (
     ConnectorUntrusted,
     SidecarError,
 )
+from .transport import Progress, Reply, Step, Transport
 
 Operation = Literal["configuration", "sign", "probe", "revoke"]
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)

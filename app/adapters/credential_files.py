@@ -7,9 +7,8 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from app.adapters import files
-from app.core.chain import order
-from app.core.credential import (
+from ..core.chain import order
+from ..core.credential import (
     Chain,
     Credential,
     is_plain,
@@ -18,7 +17,8 @@ from app.core.credential import (
     pem_blocks,
     render_private_key,
 )
-from app.errors import KeyMismatch, MalformedCredential, UntrustedChain
+from ..errors import KeyMismatch, MalformedCredential, UntrustedChain
+from . import files
 
 # How a Secret is mounted: the files are links into this one, which kubelet swaps.
 _DATA = "..data"

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from app.errors import SettingsError, StoreWriteFailed
+from ..errors import SettingsError, StoreWriteFailed
 
 # A chain of ten certificates has 20 KiB: what is larger is not ours, and must not fill the memory.
 SIZE_LIMIT = 1024 * 1024

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from app.adapters import files
+from . import files
 
 _SIZE_LIMIT = 1024 * 1024
 # The status shows 20; the rest is for whoever debugs. At 300 bytes an event this is 60 KiB.

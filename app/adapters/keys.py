@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from app.core.csr import make_key
+from ..core.csr import make_key
 
 
 class KeyMaker:

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from app.errors import SidecarError
+from ..errors import SidecarError
 
 _LONGEST = 4 * 1024 * 1024  # far above any answer of ours
 _ERRNO = re.compile(r"\[Errno (-?[0-9]+)\] ")

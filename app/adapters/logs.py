@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 Fields = Mapping[str, object]
 
-_OURS = "app"
+_OURS = "compass_sidecar"
 _STANDARD = frozenset({*vars(logging.makeLogRecord({})), "message", "asctime"})
 _EVENT_WIDTH = 20
 _SHOWN_OF_FINGERPRINT = 12

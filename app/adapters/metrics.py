@@ -12,10 +12,10 @@ from datetime import datetime
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Literal
 
-from app.core.answer import printable
-from app.core.status import State, Status, state_of
-from app.core.words import REASONS
-from app.errors import ConnectorError, SidecarError, StoreDamaged, StoreError
+from ..core.answer import printable
+from ..core.catalogue import REASONS
+from ..core.status import State, Status, state_of
+from ..errors import ConnectorError, SidecarError, StoreDamaged, StoreError
 
 if TYPE_CHECKING:
     from prometheus_client import Metric

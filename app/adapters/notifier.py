@@ -19,8 +19,8 @@ from datetime import datetime, timedelta
 
 import httpx
 
-from app.core.generation import Generation
-from app.errors import NotificationError
+from ..core.generation import Generation
+from ..errors import NotificationError
 
 _COMMAND_EVENTS = frozenset({"connected", "renewed"})
 _COMMAND_LIMIT = timedelta(seconds=30)

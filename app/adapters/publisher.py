@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from app.adapters import files
-from app.core.credential import Credential
-from app.errors import SettingsError
+from ..core.credential import Credential
+from ..errors import SettingsError
+from . import files
 
 _VARIABLE = "COMPASS_PUBLISH_DIR"
 _GROUP_VARIABLE = "COMPASS_PUBLISH_GROUP"

@@ -18,10 +18,10 @@ from typing import Any
 
 import httpx
 
-from app import __version__
-from app.core.answer import is_token, printable
-from app.core.door import ClientPair, Door
-from app.errors import (
+from .. import __version__
+from ..core.answer import is_token, printable
+from ..core.door import ClientPair, Door
+from ..errors import (
     ConnectorProtocol,
     ConnectorRejected,
     ConnectorUnavailable,

@@ -8,7 +8,7 @@ from ipaddress import IPv6Address, ip_address
 
 from starlette.types import Scope
 
-from app.api.problems import Refusal
+from .problems import Refusal
 
 _RELAYED = (b"x-forwarded-", b"x-envoy-")
 _LOOPBACK = (ip_address("127.0.0.1"), ip_address("::1"))

@@ -5,19 +5,12 @@ from datetime import timedelta
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from app.api.answers import Answer
-from app.api.negotiation import gather, parse_prefer
-from app.api.openapi import PREFER, TOKEN, Responses, headers, problems
-from app.api.ports import Sidecar
-from app.api.schemas import (
-    ConnectAnswer,
-    ConnectRequest,
-    PendingAnswer,
-    RenewAnswer,
-    RevokeAnswer,
-    RevokeRequest,
-)
-from app.api.waiting import WaitingRoom
+from .answers import Answer
+from .negotiation import gather, parse_prefer
+from .openapi import PREFER, TOKEN, Responses, headers, problems
+from .ports import Sidecar
+from .schemas import ConnectAnswer, ConnectRequest, PendingAnswer, RenewAnswer, RevokeAnswer, RevokeRequest
+from .waiting import WaitingRoom
 
 _PATIENCE = timedelta(minutes=5)
 _UNUSABLE = ("not-connected", "credential-expired", "credential-revoked")

@@ -9,21 +9,21 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
-from app import __version__
-from app.api.access import Access
-from app.api.actions import action_routes
-from app.api.answers import Answer
-from app.api.certificates import BUNDLES, bundle_routes, certificate_routes
-from app.api.fast import FastPath
-from app.api.guard import UNGUARDED, Guard, read_chunked
-from app.api.negotiation import gather
-from app.api.observation import health_routes, status_routes
-from app.api.openapi import ABOUT, DescribedAPI
-from app.api.ports import Sidecar
-from app.api.problems import Refusal, problem, problem_of
-from app.api.representations import FILES, NEGOTIATED, Shelf
-from app.api.waiting import WaitingRoom
-from app.errors import SidecarError
+from .. import __version__
+from ..errors import SidecarError
+from .access import Access
+from .actions import action_routes
+from .answers import Answer
+from .certificates import BUNDLES, bundle_routes, certificate_routes
+from .fast import FastPath
+from .guard import UNGUARDED, Guard, read_chunked
+from .negotiation import gather
+from .observation import health_routes, status_routes
+from .openapi import ABOUT, DescribedAPI
+from .ports import Sidecar
+from .problems import Refusal, problem, problem_of
+from .representations import FILES, NEGOTIATED, Shelf
+from .waiting import WaitingRoom
 
 Observe = Callable[[str, str, int], None]
 # For labels. Asking the router would build the whole description, 50 ms at every start.
@@ -45,7 +45,7 @@ MISTAKE = problem("internal-error", "This is a mistake in the sidecar; its log s
 _CODES = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}
 _FIELDS = frozenset({"token", "connector_url", "confirm"})
 _METHODS = frozenset({"GET", "HEAD", "POST"})
-_log = logging.getLogger("app.api")
+_log = logging.getLogger("compass_sidecar.api")
 
 
 def create_api(

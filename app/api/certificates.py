@@ -10,15 +10,15 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import PrivateFormat, pkcs12
 from fastapi import APIRouter, Query, Request, Response
 
-from app.api.access import Access
-from app.api.answers import Answer
-from app.api.negotiation import MEDIA_TYPES, PEM_CHAIN, PEM_FILE, choose, gather, matches
-from app.api.openapi import IF_NONE_MATCH, PASSWORD, TOKEN, UNCHANGED, Responses, content, headers, problems
-from app.api.problems import Refusal
-from app.api.representations import CA_FILE, CHAIN_FILE, LEAF_FILE, NEGOTIATED, Shelf
-from app.api.schemas import CertificateChain
-from app.api.waiting import WAIT_PATTERN, WaitingRoom, parse_wait
-from app.core.credential import Credential
+from ..core.credential import Credential
+from .access import Access
+from .answers import Answer
+from .negotiation import MEDIA_TYPES, PEM_CHAIN, PEM_FILE, choose, gather, matches
+from .openapi import IF_NONE_MATCH, PASSWORD, TOKEN, UNCHANGED, Responses, content, headers, problems
+from .problems import Refusal
+from .representations import CA_FILE, CHAIN_FILE, LEAF_FILE, NEGOTIATED, Shelf
+from .schemas import CertificateChain
+from .waiting import WAIT_PATTERN, WaitingRoom, parse_wait
 
 PKCS12 = "application/pkcs12"
 BUNDLES = ("/certificate/bundle.pem", "/certificate/bundle.p12")
@@ -31,7 +31,7 @@ _WAIT = Query(
     examples=["30s"],
     json_schema_extra={"pattern": f"^({WAIT_PATTERN})$"},  # described, and checked by parse_wait
 )
-_log = logging.getLogger("app.api")
+_log = logging.getLogger("compass_sidecar.api")
 
 
 def certificate_routes(shelf: Shelf, room: WaitingRoom) -> APIRouter:

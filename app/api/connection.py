@@ -14,9 +14,9 @@ from typing import Any, Protocol
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from app.api.answers import Answer, render_headers
-from app.api.fast import TARGETS
-from app.api.problems import problem
+from .answers import Answer, render_headers
+from .fast import TARGETS
+from .problems import problem
 
 HEAD_LIMIT = 64 * 1024  # bytes of request line and headers
 # Bytes around a body: the largest body that is read, sent byte by byte in chunks, has 6 for each.

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 
 from starlette.types import Scope
 
-from app.api.answers import Answer
-from app.api.negotiation import JSON, choose
-from app.api.ports import Sidecar
-from app.api.representations import FILES, NEGOTIATED, Shelf
+from .answers import Answer
+from .negotiation import JSON, choose
+from .ports import Sidecar
+from .representations import FILES, NEGOTIATED, Shelf
 
 ALIVE = Answer.of(200, {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store"}, b"ok\n")
 # Request targets as they come over a connection: whatever is spelled otherwise is the router's.

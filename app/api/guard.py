@@ -10,9 +10,9 @@ from ipaddress import ip_address
 
 from starlette.types import Message, Receive, Scope
 
-from app.api.access import Access
-from app.api.negotiation import remembered
-from app.api.problems import Refusal
+from .access import Access
+from .negotiation import remembered
+from .problems import Refusal
 
 BODY_LIMIT = 64 * 1024
 # A kubelet and Prometheus call a pod by its address or by any name.

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from html import escape
 
-from app.core.answer import printable
+from ..core.answer import printable
 
 TO_THE_MINUTE, TO_THE_SECOND = "%H:%M", "%H:%M:%S"
 

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from app.api.markup import TO_THE_SECOND, Html, fill, foreign, foreign_sentence, span, time
-from app.api.problems import KINDS
-from app.api.schemas import ErrorNote, StatusAnswer
-from app.core.answer import printable
-from app.core.status import State
-from app.core.words import EVENTS, REASONS, REMEDIES, Words
+from ..core.answer import printable
+from ..core.catalogue import EVENTS, REASONS, REMEDIES, Words
+from ..core.status import State
+from .markup import TO_THE_SECOND, Html, fill, foreign, foreign_sentence, span, time
+from .problems import KINDS
+from .schemas import ErrorNote, StatusAnswer
 
 
 def lead(answer: StatusAnswer, now: datetime) -> Html:

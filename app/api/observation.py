@@ -5,15 +5,15 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from app.api.access import Access
-from app.api.answers import Answer
-from app.api.fast import ALIVE
-from app.api.openapi import Responses, content, problems
-from app.api.ports import Sidecar
-from app.api.problems import Refusal, problem_of
-from app.api.representations import Shelf
-from app.api.schemas import StatusAnswer
-from app.errors import NoCredential, SidecarError
+from ..errors import NoCredential, SidecarError
+from .access import Access
+from .answers import Answer
+from .fast import ALIVE
+from .openapi import Responses, content, problems
+from .ports import Sidecar
+from .problems import Refusal, problem_of
+from .representations import Shelf
+from .schemas import StatusAnswer
 
 _TEXT = "text/plain; charset=utf-8"
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
@@ -31,7 +31,7 @@ def status_routes(sidecar: Sidecar, access: Access, *, metrics: Callable[[], byt
     @router.get("/", response_class=Response, responses=content("text/html") | problems())
     async def page_for_people(request: Request) -> Response:
         """What `/status` says, for people: it refreshes itself, and has a button to renew."""
-        from app.api.page import page_answer  # noqa: PLC0415 - 5 ms that no start has to wait for
+        from .page import page_answer  # noqa: PLC0415 - 5 ms that no start has to wait for
 
         now, host = sidecar.now(), request.headers.get("host", "localhost")
         answer = StatusAnswer.of(sidecar.status, now)

@@ -6,9 +6,9 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from app.api.negotiation import PEM_CHAIN, PEM_FILE
-from app.api.problems import KINDS, MEDIA_TYPE, problem, status_of
-from app.api.schemas import Problem
+from .negotiation import PEM_CHAIN, PEM_FILE
+from .problems import KINDS, MEDIA_TYPE, problem, status_of
+from .schemas import Problem
 
 Responses = dict[int | str, dict[str, Any]]
 

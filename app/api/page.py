@@ -15,23 +15,12 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import quote
 
-from app.api.answers import Answer
-from app.api.markup import (
-    TO_THE_SECOND,
-    Html,
-    fill,
-    foreign,
-    html_of,
-    joined,
-    moment,
-    span,
-    stamp,
-    time,
-)
-from app.api.narration import event, lead, notes, what_next
-from app.api.schemas import CertificateStatus, StatusAnswer
-from app.api.timeline import draw
-from app.core.status import State
+from ..core.status import State
+from .answers import Answer
+from .markup import TO_THE_SECOND, Html, fill, foreign, html_of, joined, moment, span, stamp, time
+from .narration import event, lead, notes, what_next
+from .schemas import CertificateStatus, StatusAnswer
+from .timeline import draw
 
 _SLOT = re.compile(r"\{\{(\w+)\}\}")
 _INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)

@@ -1,11 +1,11 @@
-"""What the API asks of the rest of the house; `app.scheduler.Scheduler` provides it."""
+"""What the API asks of the rest of the house; `compass_sidecar.engine.sidecar.Scheduler` provides it."""
 
 import asyncio
 from datetime import datetime
 from typing import Protocol
 
-from app.core.status import Status
-from app.renewal import Renewed
+from ..core.status import Status
+from ..engine.renewal import Renewed
 
 __all__ = ["Renewed", "Sidecar"]
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from app.api.answers import Answer
-from app.errors import SidecarError
+from ..errors import SidecarError
+from .answers import Answer
 
 MEDIA_TYPE = "application/problem+json"
 

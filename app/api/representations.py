@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
 
-from app.api.answers import Answer
-from app.api.negotiation import JSON, PEM_CHAIN, PEM_FILE, matches
-from app.api.ports import Sidecar
-from app.api.schemas import CertificateChain
-from app.core.credential import render
-from app.core.generation import Generation
-from app.errors import CredentialExpired, CredentialRevoked, NoCredential
+from ..core.credential import render
+from ..core.generation import Generation
+from ..errors import CredentialExpired, CredentialRevoked, NoCredential
+from .answers import Answer
+from .negotiation import JSON, PEM_CHAIN, PEM_FILE, matches
+from .ports import Sidecar
+from .schemas import CertificateChain
 
 NEGOTIATED = "/certificate"
 CHAIN_FILE = "/certificate/chain.pem"

@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
-from app.api.ports import Renewed
-from app.core.credential import Chain, key_algorithm, render
-from app.core.generation import Generation
-from app.core.policy import left
-from app.core.status import State, Status, state_of
+from ..core.credential import Chain, key_algorithm, render
+from ..core.generation import Generation
+from ..core.policy import left
+from ..core.status import State, Status, state_of
+from .ports import Renewed
 
 _FINGERPRINT = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 

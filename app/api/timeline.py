@@ -2,8 +2,8 @@
 
 from datetime import datetime, timedelta
 
-from app.api.markup import Html, fill, stamp
-from app.api.schemas import CertificateStatus
+from .markup import Html, fill, stamp
+from .schemas import CertificateStatus
 
 # Attributes instead of inline styles, which the page's policy forbids.
 _PICTURE = """<svg role="img" aria-label="{told}" class="{room}">

@@ -9,10 +9,10 @@ from typing import Any
 
 from starlette.types import Receive
 
-from app.api.ports import Sidecar
-from app.api.problems import Refusal
-from app.core.duration import parse_duration
-from app.errors import TooManyWaiters
+from ..core.duration import parse_duration
+from ..errors import TooManyWaiters
+from .ports import Sidecar
+from .problems import Refusal
 
 LONGEST = timedelta(minutes=5)
 WAIT_PATTERN = r"([0-9]+(\.[0-9]+)?|\.[0-9]+)(d|h|m|s|ms)?"

@@ -1,1 +1,1 @@
-"""Pure: no I/O, no clock. Values in, values or errors of `app.errors` out."""
+"""Pure: no I/O, no clock. Values in, values or errors of `compass_sidecar.errors` out."""

@@ -16,8 +16,7 @@ from itertools import accumulate
 from typing import Any
 from urllib.parse import urlsplit
 
-from app.core.credential import MAX_CERTIFICATES, pem_blocks
-from app.errors import (
+from ..errors import (
     ConnectorError,
     ConnectorProtocol,
     ConnectorRejected,
@@ -25,6 +24,7 @@ from app.errors import (
     ConnectorUnavailable,
     SubjectRefused,
 )
+from .credential import MAX_CERTIFICATES, pem_blocks
 
 _SHOWN = 256  # characters of foreign text in any log, error or page (interface, section 4)
 _URL_LIMIT = 2048

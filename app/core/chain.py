@@ -14,10 +14,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from app.core.answer import SignedAnswer
-from app.core.credential import Chain, is_plain, parse_certificates, pem_blocks
-from app.core.csr import same_subject
-from app.errors import (
+from ..errors import (
     CredentialExpired,
     CredentialNotYetValid,
     KeyMismatch,
@@ -25,6 +22,9 @@ from app.errors import (
     SubjectMismatch,
     UntrustedChain,
 )
+from .answer import SignedAnswer
+from .credential import Chain, is_plain, parse_certificates, pem_blocks
+from .csr import same_subject
 
 _T = TypeVar("_T", bound=x509.ExtensionType)  # the syntax for this needs Python 3.12
 

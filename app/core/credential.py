@@ -10,7 +10,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from app.errors import KeyMismatch, MalformedCredential
+from ..errors import KeyMismatch, MalformedCredential
 
 MAX_CERTIFICATES = 10
 # A block ends at the next five hyphens, or is none: what is hostile must not make the search quadratic.

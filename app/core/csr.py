@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import NameOID
 
-from app.errors import SubjectMismatch
+from ..errors import SubjectMismatch
 
 KEY_SIZES = (2048, 3072, 4096)
 _ATTRIBUTES: Mapping[str, x509.ObjectIdentifier] = MappingProxyType(

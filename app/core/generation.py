@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from app.core.credential import Chain, Credential
+from .credential import Chain, Credential
 
 
 class Origin(StrEnum):

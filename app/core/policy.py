@@ -8,14 +8,9 @@ import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from app.core.credential import Chain
-from app.core.generation import Generation, Origin, Pending
-from app.errors import (
-    ConnectorRejected,
-    ConnectorUnauthenticated,
-    ConnectorUnavailable,
-    SidecarError,
-)
+from ..errors import ConnectorRejected, ConnectorUnauthenticated, ConnectorUnavailable, SidecarError
+from .credential import Chain
+from .generation import Generation, Origin, Pending
 
 # The wall clock is looked at this often at most: a suspended or stepped clock does no harm.
 LOOK = timedelta(seconds=30)

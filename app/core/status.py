@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from app.core.generation import Generation
-from app.core.policy import FAILURES_BEFORE_DEGRADED, SKEW_LIMIT, lifetime, moved
+from .generation import Generation
+from .policy import FAILURES_BEFORE_DEGRADED, SKEW_LIMIT, lifetime, moved
 
 
 class State(StrEnum):

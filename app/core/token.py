@@ -8,8 +8,8 @@ import re
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
-from app.core.answer import is_token
-from app.errors import RequestRefused
+from ..errors import RequestRefused
+from .answer import is_token
 
 _LONGEST = 16 * 1024
 _UNFIT = re.compile(r"[\x00-\x20\x7f-\xa0\ud800-\udfff\\]")  # what no URL has, and httpx may refuse later

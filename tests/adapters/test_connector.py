@@ -15,12 +15,19 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from app import __version__
-from app.adapters.connector import FOREIGN, OPERATIONS, Circumstances, Connector, Observation, translate
-from app.adapters.transport import Step
-from app.core.credential import Credential
-from app.core.door import ClientPair, Door
-from app.errors import (
+from compass_sidecar import __version__
+from compass_sidecar.adapters.connector import (
+    FOREIGN,
+    OPERATIONS,
+    Circumstances,
+    Connector,
+    Observation,
+    translate,
+)
+from compass_sidecar.adapters.transport import Step
+from compass_sidecar.core.credential import Credential
+from compass_sidecar.core.door import ClientPair, Door
+from compass_sidecar.errors import (
     ConnectorError,
     ConnectorProtocol,
     ConnectorRejected,

@@ -16,10 +16,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from app.adapters.credential_files import CredentialFiles
-from app.adapters.publisher import Publisher
-from app.core.credential import Credential, check_key, render
-from app.errors import CredentialError, KeyMismatch, MalformedCredential, UntrustedChain
+from compass_sidecar.adapters.credential_files import CredentialFiles
+from compass_sidecar.adapters.publisher import Publisher
+from compass_sidecar.core.credential import Credential, check_key, render
+from compass_sidecar.errors import CredentialError, KeyMismatch, MalformedCredential, UntrustedChain
 from tests.support.authority import NOW, Authority, ec_key, key_pem, rsa_key
 
 ROOT = Authority.create()
@@ -212,7 +212,7 @@ def test_no_refusal_and_no_repr_shows_what_is_in_a_file(tmp_path: Path) -> None:
 def test_a_file_that_we_may_not_read_says_who_we_are() -> None:
     program = (
         "import os, sys\nfrom pathlib import Path\n"
-        "from app.adapters.credential_files import CredentialFiles\n"
+        "from compass_sidecar.adapters.credential_files import CredentialFiles\n"
         "if os.geteuid() == 0: os.setgroups([]), os.setgid(65534), os.setuid(65534)\n"
         "folder = Path(sys.argv[1])\n"
         "try: CredentialFiles(folder / 'tls.crt', folder / 'tls.key').read()\n"

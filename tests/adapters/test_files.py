@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from app.adapters import files
-from app.adapters.store import Store
+from compass_sidecar.adapters import files
+from compass_sidecar.adapters.filestore import Store
 from tests.support.authority import NOW
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from app.adapters.journal import Journal
+from compass_sidecar.adapters.journal import Journal
 
 MIB = 1024 * 1024
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from app.adapters.keys import KeyMaker
+from compass_sidecar.adapters.keys import KeyMaker
 
 pytestmark = pytest.mark.anyio
 

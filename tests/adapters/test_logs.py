@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
-from app.adapters.logs import ForPeople, JSONLines
+from compass_sidecar.adapters.logs import ForPeople, JSONLines
 
 HOSTILE = 'a\nb\r\x1b[31m\u202e"c" {"event": "renewed"}'
 
 
-def record(event: str = "renewed", *, logger: str = "app.events", **fields: object) -> logging.LogRecord:
+def record(
+    event: str = "renewed", *, logger: str = "compass_sidecar.engine.events", **fields: object
+) -> logging.LogRecord:
     made = logging.getLogger(logger).makeRecord(
         logger, logging.WARNING, __file__, 1, event, (), None, extra=fields
     )
@@ -101,7 +103,7 @@ def logged_by(code: str) -> list[dict[str, Any]]:
     """By a process of its own: what is set up here is set up for the whole process."""
     setup = (
         "import logging, warnings\n"
-        "from app.adapters.logs import JSONLines, configure_logging\n"
+        "from compass_sidecar.adapters.logs import JSONLines, configure_logging\n"
         "configure_logging(level='debug', formatter=JSONLines())\n"
     )
     done = subprocess.run([sys.executable, "-c", setup + code], capture_output=True, text=True, check=True)
@@ -118,6 +120,6 @@ def test_libraries_that_name_urls_are_quiet_even_at_debug() -> None:
     (said,) = logged_by(
         "for name in ('httpx', 'httpcore.connection', 'uvicorn.access'):\n"
         "    logging.getLogger(name).info('https://somebody:secret@example.org/?token=secret')\n"
-        "logging.getLogger('app.main').debug('connector-called')\n"
+        "logging.getLogger('compass_sidecar.main').debug('connector-called')\n"
     )
     assert (said["event"], said["level"]) == ("connector-called", "debug")

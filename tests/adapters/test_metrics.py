@@ -9,9 +9,9 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.adapters.metrics import PREFIX, Metrics
-from app.core.status import Progress, State, Status
-from app.core.words import REASONS
+from compass_sidecar.adapters.metrics import PREFIX, Metrics
+from compass_sidecar.core.catalogue import REASONS
+from compass_sidecar.core.status import Progress, State, Status
 from tests.api.fakes import generation
 from tests.support.authority import NOW, Authority, name
 

@@ -15,10 +15,10 @@ from threading import Thread
 
 import pytest
 
-from app.adapters import notifier as module
-from app.adapters.notifier import Notifier, Targets
-from app.core.generation import Facts, Generation, Origin
-from app.errors import NotificationError
+from compass_sidecar.adapters import notifier as module
+from compass_sidecar.adapters.notifier import Notifier, Targets
+from compass_sidecar.core.generation import Facts, Generation, Origin
+from compass_sidecar.errors import NotificationError
 from tests.support.authority import NOW, Authority
 
 pytestmark = pytest.mark.anyio

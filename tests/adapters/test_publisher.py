@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
-from app.adapters.publisher import Publisher
-from app.core.credential import Chain, Credential
-from app.errors import SettingsError, StoreWriteFailed
+from compass_sidecar.adapters.publisher import Publisher
+from compass_sidecar.core.credential import Chain, Credential
+from compass_sidecar.errors import SettingsError, StoreWriteFailed
 from tests.support.authority import NOW, Authority
 
 AUTHORITY = Authority.create().intermediate()
@@ -224,8 +224,8 @@ def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
 UNPRIVILEGED = """
 import os, sys
 from pathlib import Path
-from app.adapters.publisher import Publisher
-from app.errors import SettingsError
+from compass_sidecar.adapters.publisher import Publisher
+from compass_sidecar.errors import SettingsError
 if os.geteuid() == 0:  # only now: the interpreter itself may be where nobody else can read
     os.setgroups([]), os.setgid(65534), os.setuid(65534)
 try:

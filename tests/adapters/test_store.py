@@ -27,12 +27,19 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from app.adapters import files
-from app.adapters.store import Store
-from app.core.credential import Chain, Credential, render_private_key
-from app.core.csr import make_csr
-from app.core.generation import Facts, Generation, Origin, Pending, Signed
-from app.errors import NoCredential, SettingsError, StoreDamaged, StoreError, StoreLocked, StoreWriteFailed
+from compass_sidecar.adapters import files
+from compass_sidecar.adapters.filestore import Store
+from compass_sidecar.core.credential import Chain, Credential, render_private_key
+from compass_sidecar.core.csr import make_csr
+from compass_sidecar.core.generation import Facts, Generation, Origin, Pending, Signed
+from compass_sidecar.errors import (
+    NoCredential,
+    SettingsError,
+    StoreDamaged,
+    StoreError,
+    StoreLocked,
+    StoreWriteFailed,
+)
 from tests.support.authority import NOW, Authority, name, rsa_key
 
 ROOT = Path(__file__).parents[2]
@@ -656,7 +663,7 @@ HOLDER = """
 import sys, time
 from pathlib import Path
 from datetime import datetime, UTC
-from app.adapters.store import Store
+from compass_sidecar.adapters.filestore import Store
 store = Store.open(Path(sys.argv[1]), now=lambda: datetime.now(UTC), warn=print)
 print("held", flush=True)
 time.sleep(float(sys.argv[2]))
@@ -1119,8 +1126,8 @@ UNPRIVILEGED = """
 import os, sys
 from datetime import datetime, UTC, timedelta
 from pathlib import Path
-from app.adapters.store import Store
-from app.errors import SidecarError
+from compass_sidecar.adapters.filestore import Store
+from compass_sidecar.errors import SidecarError
 if os.geteuid() == 0:  # only now: the interpreter itself may be where nobody else can read
     os.setgroups([]), os.setgid(65534), os.setuid(65534)
 now = lambda: datetime.now(UTC)

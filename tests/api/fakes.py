@@ -5,11 +5,11 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cache
 
-from app.api.ports import Renewed
-from app.core.credential import Chain, Credential, render_private_key
-from app.core.generation import Facts, Generation, Origin
-from app.core.status import Status
-from app.errors import NotCurrent, SidecarError
+from compass_sidecar.api.ports import Renewed
+from compass_sidecar.core.credential import Chain, Credential, render_private_key
+from compass_sidecar.core.generation import Facts, Generation, Origin
+from compass_sidecar.core.status import Status
+from compass_sidecar.errors import NotCurrent, SidecarError
 from tests.support.authority import NOW, Authority, rsa_key
 
 AUTHORITY = Authority.create()
@@ -33,7 +33,7 @@ def generation(
 
 
 class FakeSidecar:
-    """Implements `app.api.ports.Sidecar`."""
+    """Implements `compass_sidecar.api.ports.Sidecar`."""
 
     def __init__(self, current: Generation | None = None) -> None:
         self.status = Status(version="0.1.0", started_at=NOW, generation=current)

@@ -9,10 +9,10 @@ from typing import Any
 
 import httpx
 
-from app.api.access import Access
-from app.api.application import API, Health, create_api
-from app.api.connection import Limits
-from app.server import listen_tcp, serve
+from compass_sidecar.api.access import Access
+from compass_sidecar.api.application import API, Health, create_api
+from compass_sidecar.api.connection import Limits
+from compass_sidecar.api.server import listen_tcp, serve
 from tests.api.fakes import FakeSidecar
 
 TOKEN = "0123456789abcdef-token"

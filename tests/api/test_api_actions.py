@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from app import errors
-from app.api.access import Access
-from app.api.problems import KINDS, problem_of, status_of
+from compass_sidecar import errors
+from compass_sidecar.api.access import Access
+from compass_sidecar.api.problems import KINDS, problem_of, status_of
 from tests.api.fakes import FakeSidecar, generation
 from tests.api.serving import BEARER, TOKEN, Wire, local_client, serving
 
@@ -172,7 +172,9 @@ async def test_a_mistake_of_ours_is_a_500_and_its_trace_is_in_the_log_only(
     assert (reply.status_code, reply.json()["code"]) == (500, "internal-error")
     assert "inside" not in reply.text
     assert "ZeroDivisionError: inside" in caplog.text
-    assert [record.name for record in caplog.records if record.levelno >= logging.ERROR] == ["app.api"]
+    assert [record.name for record in caplog.records if record.levelno >= logging.ERROR] == [
+        "compass_sidecar.api"
+    ]
 
 
 async def test_connecting_hands_token_and_url_on_and_answers_like_a_renewal() -> None:
@@ -241,7 +243,7 @@ def tree(kind: type[errors.SidecarError]) -> Iterator[type[errors.SidecarError]]
 
 def test_every_known_error_has_a_row_in_the_table() -> None:
     # The command line has errors of its own, which no answer tells of.
-    known = {kind.code for kind in tree(errors.SidecarError) if kind.__module__ == "app.errors"}
+    known = {kind.code for kind in tree(errors.SidecarError) if kind.__module__ == "compass_sidecar.errors"}
     assert known <= set(KINDS)
     assert all(400 <= status_of(code) < 600 for code in KINDS)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, pkcs12
 
-from app.api.access import Access
-from app.api.application import create_api
-from app.core.credential import key_algorithm
-from app.server import listen_unix, serve
+from compass_sidecar.api.access import Access
+from compass_sidecar.api.application import create_api
+from compass_sidecar.api.server import listen_unix, serve
+from compass_sidecar.core.credential import key_algorithm
 from tests.api.fakes import FakeSidecar, generation
 from tests.api.serving import BEARER, TOKEN, Wire, local_client
 
@@ -87,11 +87,11 @@ async def test_a_revoked_key_is_not_handed_out(path: str) -> None:
 
 
 async def test_each_read_is_logged_with_who_and_which(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "app.api")
+    caplog.set_level(logging.INFO, "compass_sidecar.api")
     async with local_client(FakeSidecar(generation()), OPEN) as client:
         await client.get("/certificate/bundle.pem", headers=BEARER)
         await client.get("/certificate/bundle.p12", headers=WITH_PASSWORD)
-    records = [vars(record) for record in caplog.records if record.name == "app.api"]
+    records = [vars(record) for record in caplog.records if record.name == "compass_sidecar.api"]
     assert [record["path"] for record in records] == ["/certificate/bundle.pem", "/certificate/bundle.p12"]
     for record in records:
         assert (record["by"], record["fingerprint"]) == (
@@ -104,7 +104,7 @@ async def test_each_read_is_logged_with_who_and_which(caplog: pytest.LogCaptureF
 async def test_over_the_unix_socket_the_kernel_says_who(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "app.api")
+    caplog.set_level(logging.INFO, "compass_sidecar.api")
     sidecar, stop = FakeSidecar(generation()), asyncio.Event()
     with listen_unix(tmp_path / "socket") as sockets:
         api = create_api(sidecar, Access(unix_socket=True, expose_private_key=True))
@@ -115,6 +115,6 @@ async def test_over_the_unix_socket_the_kernel_says_who(
         stop.set()
         await task
     assert reply.status == 200
-    (record,) = [vars(record) for record in caplog.records if record.name == "app.api"]
+    (record,) = [vars(record) for record in caplog.records if record.name == "compass_sidecar.api"]
     assert record["by"].startswith("unix socket, pid ")
     assert "uid " in record["by"]

@@ -9,7 +9,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from app.core.generation import Generation
+from compass_sidecar.core.generation import Generation
 from tests.api.fakes import AUTHORITY, FakeSidecar, generation
 from tests.api.serving import local_client
 from tests.support.authority import NOW

@@ -8,12 +8,12 @@ from contextlib import suppress
 import pytest
 from starlette.types import Scope
 
-from app.api.access import Access
-from app.api.answers import Answer
-from app.api.application import API, ROUTES, create_router
-from app.api.fast import TARGETS, FastPath
-from app.api.guard import Guard
-from app.api.representations import Shelf
+from compass_sidecar.api.access import Access
+from compass_sidecar.api.answers import Answer
+from compass_sidecar.api.application import API, ROUTES, create_router
+from compass_sidecar.api.fast import TARGETS, FastPath
+from compass_sidecar.api.guard import Guard
+from compass_sidecar.api.representations import Shelf
 from tests.api.fakes import FakeSidecar, generation
 from tests.api.serving import Wire, ask, client_for, serving
 

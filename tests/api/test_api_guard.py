@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.api.access import Access, is_loopback
-from app.api.application import create_api
-from app.api.guard import Guard
-from app.api.problems import Refusal
-from app.server import listen_unix, serve
+from compass_sidecar.api.access import Access, is_loopback
+from compass_sidecar.api.application import create_api
+from compass_sidecar.api.guard import Guard
+from compass_sidecar.api.problems import Refusal
+from compass_sidecar.api.server import listen_unix, serve
 from tests.api.fakes import FakeSidecar, generation
 from tests.api.serving import BEARER, TOKEN, Running, Wire, ask, client_for, local_client, serving
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.api.negotiation import (
+from compass_sidecar.api.negotiation import (
     JSON,
     MEDIA_TYPES,
     PEM_CHAIN,

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from app.core.status import LastError, Progress
+from compass_sidecar.core.status import LastError, Progress
 from tests.api.fakes import FakeSidecar, generation
 from tests.api.serving import local_client
 from tests.support.authority import NOW

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from app import errors
-from app.api.access import Access
-from app.api.markup import fill, span
-from app.api.page import page_answer
-from app.api.problems import KINDS
-from app.api.schemas import StatusAnswer
-from app.core.status import LastError, Progress, State
-from app.core.words import EVENTS, REASONS, REMEDIES
+from compass_sidecar import errors
+from compass_sidecar.api.access import Access
+from compass_sidecar.api.markup import fill, span
+from compass_sidecar.api.page import page_answer
+from compass_sidecar.api.problems import KINDS
+from compass_sidecar.api.schemas import StatusAnswer
+from compass_sidecar.core.catalogue import EVENTS, REASONS, REMEDIES
+from compass_sidecar.core.status import LastError, Progress, State
 from tests.api.fakes import FakeSidecar, generation
 from tests.api.serving import TOKEN, local_client
 from tests.support.authority import NOW
@@ -174,7 +174,7 @@ def calls(*names: str, files: str = "**/*.py") -> set[str]:
 
 def warned() -> set[str]:
     """What the loop tells both as an event and as a reason."""
-    return calls("_warn", "_now_and_then", files="scheduler.py")
+    return calls("_warn", "_now_and_then", files="engine/sidecar.py")
 
 
 def test_there_are_words_for_every_event() -> None:

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from app.api.connection import Limits
-from app.errors import SettingsError
-from app.server import listen_tcp, listen_unix, serve
+from compass_sidecar.api.connection import Limits
+from compass_sidecar.api.server import listen_tcp, listen_unix, serve
+from compass_sidecar.errors import SettingsError
 from tests.api.fakes import FakeSidecar, generation
 from tests.api.serving import Running, Wire, ask, serving
 
@@ -293,8 +293,8 @@ async def test_ipv6_loopback_works_where_there_is_one() -> None:
 
 @asynccontextmanager
 async def running_on(sidecar: FakeSidecar, host: str) -> AsyncIterator[int]:
-    from app.api.access import Access
-    from app.api.application import create_api
+    from compass_sidecar.api.access import Access
+    from compass_sidecar.api.application import create_api
 
     stop = asyncio.Event()
     with listen_tcp((host,), 0) as sockets:
@@ -397,9 +397,9 @@ PROGRAM = """
     import asyncio, sys
     from datetime import timedelta
     import uvloop
-    from app.api.access import Access
-    from app.api.application import create_api
-    from app.server import listen_tcp, serve
+    from compass_sidecar.api.access import Access
+    from compass_sidecar.api.application import create_api
+    from compass_sidecar.api.server import listen_tcp, serve
     from tests.api.fakes import FakeSidecar, generation
 
     async def main():

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from app import __version__
+from compass_sidecar import __version__
 from tests.support.containers import Container, Image, Network, Wish, run
 
 ROOT = Path(__file__).parents[2]

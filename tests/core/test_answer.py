@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.answer import (
+from compass_sidecar.core.answer import (
     Configuration,
     parse_date,
     printable,
@@ -21,7 +21,7 @@ from app.core.answer import (
     read_revoked,
     read_signed,
 )
-from app.errors import (
+from compass_sidecar.errors import (
     ConnectorError,
     ConnectorProtocol,
     ConnectorRejected,

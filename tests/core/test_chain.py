@@ -16,10 +16,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.core.answer import SignedAnswer
-from app.core.chain import EARLY_TOLERANCE, Expected, anchored, issued_by, order, verify
-from app.core.credential import MAX_CERTIFICATES, Chain, render
-from app.errors import (
+from compass_sidecar.core.answer import SignedAnswer
+from compass_sidecar.core.chain import EARLY_TOLERANCE, Expected, anchored, issued_by, order, verify
+from compass_sidecar.core.credential import MAX_CERTIFICATES, Chain, render
+from compass_sidecar.errors import (
     CredentialError,
     CredentialExpired,
     CredentialNotYetValid,

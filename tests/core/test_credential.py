@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.core.credential import (
+from compass_sidecar.core.credential import (
     MAX_CERTIFICATES,
     Chain,
     Credential,
@@ -27,8 +27,8 @@ from app.core.credential import (
     render,
     render_private_key,
 )
-from app.core.csr import make_csr
-from app.errors import KeyMismatch, MalformedCredential
+from compass_sidecar.core.csr import make_csr
+from compass_sidecar.errors import KeyMismatch, MalformedCredential
 from tests.support.authority import NOW, Authority, ec_key, key_pem, name, rsa_key
 
 DAY = timedelta(days=1)

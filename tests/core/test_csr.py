@@ -12,8 +12,8 @@ from cryptography.x509.oid import NameOID
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from app.core.csr import KEY_SIZES, make_csr, make_key, parse_subject, same_subject
-from app.errors import SubjectMismatch
+from compass_sidecar.core.csr import KEY_SIZES, make_csr, make_key, parse_subject, same_subject
+from compass_sidecar.errors import SubjectMismatch
 from tests.support.authority import CLIENT_ID, Authority, name, rsa_key
 
 OIDS = {

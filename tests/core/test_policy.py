@@ -8,9 +8,9 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from app.core.credential import Chain, Credential
-from app.core.generation import Facts, Generation, Origin, Pending, Signed
-from app.core.policy import (
+from compass_sidecar.core.credential import Chain, Credential
+from compass_sidecar.core.generation import Facts, Generation, Origin, Pending, Signed
+from compass_sidecar.core.policy import (
     EXPIRED_INTERVAL,
     Connect,
     Decision,
@@ -30,7 +30,7 @@ from app.core.policy import (
     nearly_over,
     renewal_at,
 )
-from app.errors import (
+from compass_sidecar.errors import (
     ConnectorError,
     ConnectorProtocol,
     ConnectorRejected,

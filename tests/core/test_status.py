@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.credential import Chain, Credential
-from app.core.generation import Facts, Generation, Origin
-from app.core.policy import Policy
-from app.core.status import Progress, State, Status, degraded_reasons, state_of
+from compass_sidecar.core.credential import Chain, Credential
+from compass_sidecar.core.generation import Facts, Generation, Origin
+from compass_sidecar.core.policy import Policy
+from compass_sidecar.core.status import Progress, State, Status, degraded_reasons, state_of
 from tests.support.authority import NOW, Authority, ec_key
 
 TICK = timedelta(microseconds=1)

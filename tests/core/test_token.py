@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.token import OneTimeToken, parse_token
-from app.errors import RequestRefused
+from compass_sidecar.core.token import OneTimeToken, parse_token
+from compass_sidecar.errors import RequestRefused
 
 URL = "https://compass-gateway.example.com/connector/graphql"
 OTHER = "https://other.example.com/connector/graphql"

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from app import __version__
-from app.api.guard import UNGUARDED
-from app.settings import Settings, describe
+from compass_sidecar import __version__
+from compass_sidecar.api.guard import UNGUARDED
+from compass_sidecar.settings import Settings, describe
 
 ROOT = Path(__file__).parents[2]
 KUBERNETES = ROOT / "deploy/kubernetes"
@@ -115,7 +115,7 @@ def test_the_image_installs_from_hashed_lock_files_that_are_in_its_context() -> 
 def test_the_version_is_in_one_place() -> None:
     project = tomllib.loads(text_of("pyproject.toml"))
     assert "version" in project["project"]["dynamic"]
-    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "app.__version__"}
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "compass_sidecar.__version__"}
     kustomization = manifest("kustomization.yaml")
     tags = {each["name"]: each["newTag"] for each in kustomization["images"]}
     assert tags["compass-sidecar"] == __version__

@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from app.check import examine
-from app.findings import Finding, Outcome, examine_store
+from compass_sidecar.cli.check import examine
+from compass_sidecar.cli.findings import Finding, Outcome, examine_store
 from tests.e2e.conftest import Start
 from tests.support.processes import ROOT, EmulatorProcess
 
@@ -86,7 +86,7 @@ def alone(ours: dict[str, str], *options: str, **changes: str) -> "subprocess.Co
     """`check` where no sidecar has ever been."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("COMPASS_")}
     return subprocess.run(
-        [sys.executable, "-m", "app", "check", *options],
+        [sys.executable, "-m", "compass_sidecar", "check", *options],
         cwd=ROOT,
         env={**environ, **ours, **changes},
         capture_output=True,

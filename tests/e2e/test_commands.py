@@ -160,10 +160,10 @@ def test_the_health_check_works_on_each_listener(
     if way == "tcp":
         del environ["COMPASS_HEALTH_PORT"]
     if way == "unix socket":
-        command = [sys.executable, "-m", "app", "wait", "--timeout", "30s"]
+        command = [sys.executable, "-m", "compass_sidecar", "wait", "--timeout", "30s"]
         assert subprocess.run(command, cwd=ROOT, env=environ, check=False, timeout=60).returncode == 0
     for options in ([], ["--ready"]):
-        command = [sys.executable, "-m", "app", "healthcheck", *options]
+        command = [sys.executable, "-m", "compass_sidecar", "healthcheck", *options]
         done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", "")
 
@@ -173,7 +173,7 @@ def test_wait_begins_before_the_sidecar_and_ends_when_it_is_ready(
 ) -> None:
     port = str(free_port())
     environ = {**os.environ, "COMPASS_PORT": port}
-    command = [sys.executable, "-m", "app", "wait", "--timeout", "50s", "--json"]
+    command = [sys.executable, "-m", "compass_sidecar", "wait", "--timeout", "50s", "--json"]
     waiting = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True)
     time.sleep(0.5)
     assert waiting.poll() is None
@@ -268,7 +268,7 @@ def command(
 ) -> "subprocess.CompletedProcess[str]":
     without = {name: value for name, value in os.environ.items() if not name.startswith("COMPASS_")}
     return subprocess.run(
-        [sys.executable, "-m", "app", *arguments],
+        [sys.executable, "-m", "compass_sidecar", *arguments],
         cwd=ROOT,
         env=without | (environ or {}),
         input=given,
@@ -284,7 +284,7 @@ def test_output_that_cannot_be_written_is_one_line(shared: SidecarProcess, tmp_p
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
     assert "cannot be written: no such file or directory" in done.stderr
     with Path("/dev/full").open("w") as full:
-        arguments = [sys.executable, "-m", "app", "status"]
+        arguments = [sys.executable, "-m", "compass_sidecar", "status"]
         done = subprocess.run(
             arguments,
             cwd=ROOT,
@@ -301,7 +301,7 @@ def test_output_that_cannot_be_written_is_one_line(shared: SidecarProcess, tmp_p
 def test_closed_streams_and_strange_input_are_no_traceback() -> None:
     for script in ("connect <&-", "status >&- --url http://127.0.0.1:1", "connect --token-file /dev/urandom"):
         done = subprocess.run(
-            ["sh", "-c", f'exec "$0" -m app {script}', sys.executable],
+            ["sh", "-c", f'exec "$0" -m compass_sidecar {script}', sys.executable],
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -316,7 +316,7 @@ def test_closed_streams_and_strange_input_are_no_traceback() -> None:
 def test_a_reader_that_leaves_is_no_traceback(shared: SidecarProcess) -> None:
     for name in ("status", "certificate", "check"):
         process = subprocess.Popen(
-            [sys.executable, "-m", "app", name],
+            [sys.executable, "-m", "compass_sidecar", name],
             cwd=ROOT,
             env=shared.environment,
             stdout=subprocess.PIPE,

@@ -4,7 +4,7 @@ import fcntl
 import time
 from pathlib import Path
 
-from app.api.guard import UNGUARDED
+from compass_sidecar.api.guard import UNGUARDED
 from tests.e2e.conftest import Start
 from tests.support.processes import free_port, wait_until
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
-from emulator import Emulator
+from compass_emulator import Emulator
 
 CONFIGURATION = (
     "query { result: configuration { token { token }"

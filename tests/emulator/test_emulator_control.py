@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from emulator import Emulator
+from compass_emulator import Emulator
 from tests.emulator.talking import (
     CONFIGURATION,
     PROBE,

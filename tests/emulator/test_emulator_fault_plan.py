@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from emulator import FAULTS, Emulator
-from emulator.circumstance import Circumstance
-from emulator.fault_kinds import (
+from compass_emulator import FAULTS, Emulator
+from compass_emulator.circumstance import Circumstance
+from compass_emulator.fault_kinds import (
     Delay,
     Delivery,
     EdgeAnswer,
@@ -16,7 +16,7 @@ from emulator.fault_kinds import (
     Misconnection,
     SignResult,
 )
-from emulator.fault_plan import FaultPlan, parse_fault
+from compass_emulator.fault_plan import FaultPlan, parse_fault
 from tests.emulator.talking import CONFIGURATION, PROBE, SIGN, ask, first_client_id, make_csr
 
 

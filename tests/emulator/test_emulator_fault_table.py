@@ -18,7 +18,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import NameOID
 
-from emulator import FAULTS, Emulator
+from compass_emulator import FAULTS, Emulator
 from tests.emulator.talking import (
     CONFIGURATION,
     KEY,

@@ -9,8 +9,8 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from emulator import Emulator, EmulatorOptions
-from emulator.director import Director
+from compass_emulator import Emulator, EmulatorOptions
+from compass_emulator.director import Director
 from tests.emulator.talking import (
     CONFIGURATION,
     PROBE,

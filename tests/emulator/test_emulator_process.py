@@ -18,11 +18,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-import emulator as package
-from emulator import Emulator, EmulatorError, EmulatorOptions
-from emulator.__main__ import main
-from emulator.durations import parse_duration, parse_offset
-from emulator.options import EmulatorOptions as Options
+import compass_emulator as package
+from compass_emulator import Emulator, EmulatorError, EmulatorOptions
+from compass_emulator.__main__ import main
+from compass_emulator.durations import parse_duration, parse_offset
+from compass_emulator.options import EmulatorOptions as Options
 from tests.emulator.talking import PROBE, ask, own_credential
 
 EPHEMERAL = ("--token-port", "0", "--mtls-port", "0", "--control-port", "0")
@@ -31,7 +31,7 @@ EPHEMERAL = ("--token-port", "0", "--mtls-port", "0", "--control-port", "0")
 @contextmanager
 def running(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
     """A process, once its `endpoints.json` is there."""
-    command = [sys.executable, "-m", "emulator", "--dir", str(folder), *EPHEMERAL, *arguments]
+    command = [sys.executable, "-m", "compass_emulator", "--dir", str(folder), *EPHEMERAL, *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             yield process, wait_for(folder / "endpoints.json", process)
@@ -295,4 +295,4 @@ def test_the_emulator_imports_nothing_of_the_application() -> None:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert not [name for name in names if name.partition(".")[0] == "app"], file
+            assert not [name for name in names if name.partition(".")[0] in {"app", "compass_sidecar"}], file

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, SignatureAlgorithmOID
 
-from emulator import Emulator, EmulatorOptions
+from compass_emulator import Emulator, EmulatorOptions
 from tests.emulator.talking import (
     KEY,
     PROBE,

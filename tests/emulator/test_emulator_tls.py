@@ -9,7 +9,7 @@ import httpx
 import pytest
 from cryptography import x509
 
-from emulator import Emulator, EmulatorOptions
+from compass_emulator import Emulator, EmulatorOptions
 from tests.emulator.talking import (
     PROBE,
     SIGN,

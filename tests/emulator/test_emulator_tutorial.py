@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from emulator import Emulator, EmulatorOptions
+from compass_emulator import Emulator, EmulatorOptions
 
 pytestmark = [
     pytest.mark.anyio,

@@ -7,8 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from emulator import Emulator, EmulatorOptions
-from emulator.subjects import SubjectConstants
+from compass_emulator import Emulator, EmulatorOptions
+from compass_emulator.subjects import SubjectConstants
 from tests.emulator.talking import (
     CONFIGURATION,
     PROBE,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.renewal import Plan
+from compass_sidecar.engine.renewal import Plan
 from tests.faults.stage import Stage
 from tests.support.processes import EmulatorProcess
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import httpx
 
-from app.adapters.clock import Clock
-from app.adapters.connector import Connector, Observation
-from app.api.access import Access
-from app.connector_clock import ConnectorClock
-from app.core.credential import Chain, Credential, parse_certificates
-from app.core.generation import Facts, Origin
-from app.core.policy import Policy
+from compass_sidecar.adapters.clock import Clock
+from compass_sidecar.adapters.connector import Connector, Observation
+from compass_sidecar.api.access import Access
+from compass_sidecar.core.credential import Chain, Credential, parse_certificates
+from compass_sidecar.core.generation import Facts, Origin
+from compass_sidecar.core.policy import Policy
+from compass_sidecar.engine.connector_clock import ConnectorClock
 from tests.api.serving import BEARER, TOKEN, local_client
 from tests.support.house import House, Inputs, Keys, Recorder
 from tests.support.processes import EmulatorProcess

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from emulator import FAULTS
+from compass_emulator import FAULTS
 from tests.faults.conftest import OpenStage
 from tests.faults.rows import ROWS, Row
 from tests.faults.stage import DRAW, Stage

@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from app.adapters.credential_files import CredentialFiles
-from app.core import chain as chains
-from app.core.answer import (
+from compass_sidecar.adapters.credential_files import CredentialFiles
+from compass_sidecar.core import chain as chains
+from compass_sidecar.core.answer import (
     SignedAnswer,
     printable,
     read_answer,
@@ -28,10 +28,10 @@ from app.core.answer import (
     read_revoked,
     read_signed,
 )
-from app.core.credential import Chain, key_algorithm, parse_certificates, render
-from app.core.csr import make_csr, parse_subject, same_subject
-from app.core.token import parse_token
-from app.errors import (
+from compass_sidecar.core.credential import Chain, key_algorithm, parse_certificates, render
+from compass_sidecar.core.csr import make_csr, parse_subject, same_subject
+from compass_sidecar.core.token import parse_token
+from compass_sidecar.errors import (
     ConnectorError,
     CredentialError,
     MalformedCredential,

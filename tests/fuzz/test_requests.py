@@ -6,9 +6,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.api.access import Access
-from app.api.application import create_api
-from app.api.problems import KINDS
+from compass_sidecar.api.access import Access
+from compass_sidecar.api.application import create_api
+from compass_sidecar.api.problems import KINDS
 from tests.api.fakes import FakeSidecar, generation
 from tests.fuzz.mutations import mutated
 

@@ -2,7 +2,7 @@
 
     authority = Authority.create()                      # self-signed, EC: issues in 0.1 ms
     below = authority.intermediate()                    # its chain: itself, then authority
-    below.credential(number=1)                          # app.core.credential.Credential, RSA-2048
+    below.credential(number=1)                          # compass_sidecar.core.credential.Credential, RSA-2048
     below.credential(subject=..., not_before=..., lifetime=timedelta(minutes=5))
     below.issue(key=rsa_key(7).public_key(), purposes=())   # a bare x509.Certificate
     below.sign(csr_pem)                                 # what a Connector does with a CSR
@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
-from app.core.credential import Chain, Credential, render_private_key
+from compass_sidecar.core.credential import Chain, Credential, render_private_key
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 LIFETIME = timedelta(days=90)

@@ -4,9 +4,9 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from app.core.answer import Configuration, SignedAnswer
-from app.core.credential import Chain
-from app.core.door import Door
+from compass_sidecar.core.answer import Configuration, SignedAnswer
+from compass_sidecar.core.credential import Chain
+from compass_sidecar.core.door import Door
 from tests.support.authority import CLIENT_ID, LIFETIME, Authority
 
 URL = "https://connector.example/connector/graphql"

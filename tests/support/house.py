@@ -9,16 +9,16 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from app.adapters.store import Store
-from app.attempts import Attempts
-from app.connector_clock import ConnectorClock
-from app.core.credential import Credential
-from app.core.generation import Facts, Generation, Origin
-from app.core.policy import Policy
-from app.core.token import OneTimeToken
-from app.errors import SidecarError
-from app.renewal import Plan, Renewal
-from app.scheduler import Scheduler
+from compass_sidecar.adapters.filestore import Store
+from compass_sidecar.core.credential import Credential
+from compass_sidecar.core.generation import Facts, Generation, Origin
+from compass_sidecar.core.policy import Policy
+from compass_sidecar.core.token import OneTimeToken
+from compass_sidecar.engine.attempts import Attempts
+from compass_sidecar.engine.connector_clock import ConnectorClock
+from compass_sidecar.engine.renewal import Plan, Renewal
+from compass_sidecar.engine.sidecar import Scheduler
+from compass_sidecar.errors import SidecarError
 from tests.support.authority import LIFETIME, Authority, rsa_key
 from tests.support.clock import FakeClock
 from tests.support.connector import TOKEN_URL, URL, ScriptedConnector

@@ -41,7 +41,16 @@ class EmulatorProcess:
 
     def __init__(self, directory: Path, *options: str) -> None:
         ports = ("--token-port", "0", "--mtls-port", "0", "--control-port", "0")
-        command = [sys.executable, "-m", "emulator", "--dir", str(directory), "--quiet", *ports, *options]
+        command = [
+            sys.executable,
+            "-m",
+            "compass_emulator",
+            "--dir",
+            str(directory),
+            "--quiet",
+            *ports,
+            *options,
+        ]
         self.process = subprocess.Popen(command, cwd=ROOT)
         wait_until((directory / "endpoints.json").exists, "the emulator's start")
         self.endpoints: dict[str, Any] = json.loads((directory / "endpoints.json").read_text())
@@ -89,7 +98,7 @@ class SidecarProcess:
     def start(self) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "app"], cwd=ROOT, env=self.environment, stderr=log
+                [sys.executable, "-m", "compass_sidecar"], cwd=ROOT, env=self.environment, stderr=log
             )
 
     def ready(self) -> "SidecarProcess":
@@ -119,7 +128,7 @@ class SidecarProcess:
     def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Another command with the same environment; `prefix` is what runs it, if anything."""
         return subprocess.run(
-            [*self.prefix, sys.executable, "-m", "app", *arguments],
+            [*self.prefix, sys.executable, "-m", "compass_sidecar", *arguments],
             cwd=ROOT,
             env=self.environment,
             capture_output=True,

@@ -35,7 +35,7 @@ def on_terminal(
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     without = {name: value for name, value in environ.items() if name not in ("COLUMNS", "LINES")}
     process = subprocess.Popen(
-        [sys.executable, "-m", "app", *arguments],
+        [sys.executable, "-m", "compass_sidecar", *arguments],
         cwd=ROOT,
         env={**without, "TERM": "xterm-256color"},
         stdin=theirs,

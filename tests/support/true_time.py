@@ -2,10 +2,10 @@
 
 from datetime import datetime
 
-from app.core.answer import SignedAnswer
-from app.core.credential import Chain, parse_certificates
-from app.core.door import Door
-from app.errors import ConnectorUnauthenticated
+from compass_sidecar.core.answer import SignedAnswer
+from compass_sidecar.core.credential import Chain, parse_certificates
+from compass_sidecar.core.door import Door
+from compass_sidecar.errors import ConnectorUnauthenticated
 from tests.support.connector import ScriptedConnector
 from tests.support.house import House
 

@@ -161,9 +161,9 @@ def main() -> None:
 
     import uvloop  # noqa: F401
 
-    import app.__main__
-    import app.adapters.logs
-    import app.main  # noqa: F401
+    import compass_sidecar.__main__
+    import compass_sidecar.adapters.logs
+    import compass_sidecar.main  # noqa: F401
 
     held: dict[int, int] = {}
     ended: dict[int, int] = {}
@@ -228,8 +228,8 @@ def _become(request: dict[str, Any], reading: int, others: Sequence[int]) -> Non
         os.setgid(request["uid"])
         os.setuid(request["uid"])
     if request.get("fresh"):
-        os.execv(sys.executable, [sys.executable, "-m", "app"])  # noqa: S606 - the very command line
-    from app.__main__ import main as sidecar
+        os.execv(sys.executable, [sys.executable, "-m", "compass_sidecar"])  # noqa: S606 - the very command line
+    from compass_sidecar.__main__ import main as sidecar
 
     sys.argv = ["compass-sidecar"]
     sidecar()

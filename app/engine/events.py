@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
 
-_log = logging.getLogger("app.events")
+_log = logging.getLogger("compass_sidecar.engine.events")
 # The newest in the status; the journal on disk has the rest.
 SHOWN = 20
 _WARNINGS = frozenset(

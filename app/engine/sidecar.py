@@ -7,10 +7,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from app.attempts import Attempts, Notifier
-from app.connector_clock import ConnectorClock
-from app.core.credential import Credential
-from app.core.policy import (
+from ..core.credential import Credential
+from ..core.policy import (
     LOOK,
     Connect,
     Decision,
@@ -24,9 +22,9 @@ from app.core.policy import (
     renewal_at,
     unproven,
 )
-from app.core.status import State, Status, state_of
-from app.core.token import OneTimeToken, parse_token
-from app.errors import (
+from ..core.status import State, Status, state_of
+from ..core.token import OneTimeToken, parse_token
+from ..errors import (
     ConnectorTimeout,
     ConnectorUnavailable,
     ConnectorUntrusted,
@@ -35,7 +33,9 @@ from app.errors import (
     SettingsError,
     SidecarError,
 )
-from app.renewal import Journal, Renewal, Renewed
+from .attempts import Attempts, Notifier
+from .connector_clock import ConnectorClock
+from .renewal import Journal, Renewal, Renewed
 
 # What says that a token was not even looked at.
 _UNREACHED = (ConnectorUnavailable, ConnectorTimeout, ConnectorUntrusted)
@@ -43,7 +43,7 @@ _UNREACHED = (ConnectorUnavailable, ConnectorTimeout, ConnectorUntrusted)
 _ALIVE = 3 * LOOK
 # How often what is not urgent is tried again: a late proof, the revocation of what was superseded.
 _TRY_AGAIN = timedelta(minutes=5)
-_log = logging.getLogger("app.scheduler")
+_log = logging.getLogger("compass_sidecar.engine.sidecar")
 
 
 class Clock(Protocol):
@@ -365,7 +365,7 @@ class Scheduler:
         }
         return (*(reason for reason, fits in own.items() if fits), *sorted(self._warnings))
 
-    # --- what the API asks for (app.api.ports.Sidecar) -------------------------------------------
+    # --- what the API asks for ----------------------------------------------------------------
 
     def now(self) -> datetime:
         return self._clock.now()

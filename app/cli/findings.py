@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from app.adapters import files
-from app.adapters.store import Store
+from ..adapters import files
+from ..adapters.filestore import Store
 
 # What a renewal writes: key, CSR and chain in two folders, each file in blocks of 4 KiB.
 _ROOM = 64 * 1024

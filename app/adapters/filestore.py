@@ -22,11 +22,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from app.adapters import files
-from app.core.credential import Chain, Credential, check_key, parse_certificates
-from app.core.door import ClientPair
-from app.core.generation import Facts, Generation, Origin, Pending, Signed
-from app.errors import (
+from ..core.credential import Chain, Credential, check_key, parse_certificates
+from ..core.door import ClientPair
+from ..core.generation import Facts, Generation, Origin, Pending, Signed
+from ..errors import (
     CredentialError,
     NoCredential,
     SettingsError,
@@ -35,6 +34,7 @@ from app.errors import (
     StoreLocked,
     StoreWriteFailed,
 )
+from . import files
 
 _VARIABLE = "COMPASS_STORE_DIR"
 _KEY, _CHAIN, _CA = "tls.key", "tls.crt", "ca.crt"

@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
-from app.address import Address, find_health_address
-from app.core.duration import parse_duration
+from ..core.duration import parse_duration
+from .address import Address, find_health_address
 
 _LONGEST = 64 * 1024
 _OK = b"ok\n"

@@ -17,15 +17,15 @@ from typing import Protocol, TypeVar
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from app.core import chain as chains
-from app.core.answer import Configuration, SignedAnswer
-from app.core.credential import Credential, load_public_key, render_private_key
-from app.core.csr import make_csr, parse_subject
-from app.core.door import ClientPair, Door
-from app.core.generation import Facts, Generation, Origin, Pending, Signed
-from app.core.policy import CSR_MAX_AGE, PROOF_PATIENCE, in_danger
-from app.core.token import OneTimeToken
-from app.errors import (
+from ..core import chain as chains
+from ..core.answer import Configuration, SignedAnswer
+from ..core.credential import Credential, load_public_key, render_private_key
+from ..core.csr import make_csr, parse_subject
+from ..core.door import ClientPair, Door
+from ..core.generation import Facts, Generation, Origin, Pending, Signed
+from ..core.policy import CSR_MAX_AGE, PROOF_PATIENCE, in_danger
+from ..core.token import OneTimeToken
+from ..errors import (
     ConnectorError,
     ConnectorProtocol,
     ConnectorRejected,

@@ -11,12 +11,12 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
-from app.core.credential import Chain
-from app.core.generation import Generation, Origin
-from app.core.policy import FAILURES_BEFORE_DEGRADED, Failed, Policy, backoff, last_success, lives
-from app.core.status import LastError, Progress
-from app.core.token import OneTimeToken
-from app.errors import (
+from ..core.credential import Chain
+from ..core.generation import Generation, Origin
+from ..core.policy import FAILURES_BEFORE_DEGRADED, Failed, Policy, backoff, last_success, lives
+from ..core.status import LastError, Progress
+from ..core.token import OneTimeToken
+from ..errors import (
     Busy,
     ConnectorUnavailable,
     CredentialExpired,
@@ -26,11 +26,11 @@ from app.errors import (
     RenewedRecently,
     SidecarError,
 )
-from app.renewal import Journal, Renewal, Renewed
+from .renewal import Journal, Renewal, Renewed
 
 # An operator who has not reacted to the first notice gets another a day later.
 _REMIND = timedelta(days=1)
-_log = logging.getLogger("app.attempts")
+_log = logging.getLogger("compass_sidecar.engine.attempts")
 T = TypeVar("T")
 
 

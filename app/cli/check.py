@@ -16,29 +16,23 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from app.adapters import files
-from app.adapters.clock import Clock
-from app.adapters.connector import Connector, Observation
-from app.adapters.credential_files import CredentialFiles
-from app.adapters.journal import Event, Journal
-from app.adapters.store import Store
-from app.adapters.transport import Step
-from app.core.chain import EARLY_TOLERANCE
-from app.core.credential import Chain, Credential
-from app.core.door import ClientPair, Door
-from app.core.duration import format_duration
-from app.core.policy import SKEW_LIMIT, left, nearly_over
-from app.core.token import OneTimeToken
-from app.errors import (
-    ConnectorUnauthenticated,
-    ConnectorUntrusted,
-    CredentialError,
-    SidecarError,
-    StoreDamaged,
-)
-from app.findings import Finding, Outcome, Report, examine_published, examine_store
-from app.inputs import OperatorInputs
-from app.settings import Settings, find_store_dir
+from ..adapters import files
+from ..adapters.clock import Clock
+from ..adapters.connector import Connector, Observation
+from ..adapters.credential_files import CredentialFiles
+from ..adapters.filestore import Store
+from ..adapters.inputs import OperatorInputs
+from ..adapters.journal import Event, Journal
+from ..adapters.transport import Step
+from ..core.chain import EARLY_TOLERANCE
+from ..core.credential import Chain, Credential
+from ..core.door import ClientPair, Door
+from ..core.duration import format_duration
+from ..core.policy import SKEW_LIMIT, left, nearly_over
+from ..core.token import OneTimeToken
+from ..errors import ConnectorUnauthenticated, ConnectorUntrusted, CredentialError, SidecarError, StoreDamaged
+from ..settings import Settings, find_store_dir
+from .findings import Finding, Outcome, Report, examine_published, examine_store
 
 _RECONNECT = "request a one-time token in Compass, then `compass-sidecar connect --token-file FILE`"
 

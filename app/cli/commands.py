@@ -20,11 +20,13 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import Abort, TyperException
 
-from app import __version__, display
-from app.adapters import files
-from app.adapters.clock import Clock
-from app.adapters.local import Local, StrangeAnswer
-from app.asking import (
+from .. import __version__
+from ..adapters import files
+from ..adapters.clock import Clock
+from ..adapters.local import Local, StrangeAnswer
+from ..errors import SettingsError, SidecarError
+from . import display
+from .client import (
     WrongUse,
     content_of,
     date_of,
@@ -34,8 +36,7 @@ from app.asking import (
     parse_limit,
     print_json,
 )
-from app.errors import SettingsError, SidecarError
-from app.healthcheck import main as ask_health
+from .healthcheck import main as ask_health
 
 _ABOUT = """Holds, renews and serves an application's Compass client certificate.
 
@@ -152,7 +153,7 @@ def serve() -> None:
 
     It is configured by COMPASS_ variables: see docs/configuration.md.
     """
-    from app.__main__ import serve as run  # noqa: PLC0415 - the other commands need no server
+    from ..__main__ import serve as run  # noqa: PLC0415 - the other commands need no server
 
     raise typer.Exit(run())
 
@@ -172,8 +173,8 @@ def check(as_json: AsJSON = False) -> None:
     to do about it. No running sidecar is needed or disturbed. Run it where the sidecar runs, with the same
     variables.
     """
-    from app.check import examine  # noqa: PLC0415 - the other commands need no settings and no cryptography
-    from app.findings import Finding, Outcome  # noqa: PLC0415
+    from .check import examine  # noqa: PLC0415 - the other commands need no settings and no cryptography
+    from .findings import Finding, Outcome  # noqa: PLC0415
 
     findings: list[Finding] = []
     try:

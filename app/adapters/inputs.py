@@ -6,9 +6,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
-from app.core.credential import Credential
-from app.core.token import OneTimeToken, parse_token
-from app.errors import KeyMismatch, RequestRefused
+from ..core.credential import Credential
+from ..core.token import OneTimeToken, parse_token
+from ..errors import KeyMismatch, RequestRefused
 
 # kubelet swaps a Secret's files one volume at a time; a pair that does not fit now may in a moment.
 _PATIENCE = 10

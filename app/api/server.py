@@ -23,14 +23,14 @@ from typing import Any, cast
 
 import uvicorn
 
-from app.api.connection import Connection, HealthListener, Limits, ReadyApp
-from app.errors import SettingsError
+from ..errors import SettingsError
+from .connection import Connection, HealthListener, Limits, ReadyApp
 
 _GRACE = 3  # seconds for answers under way; the process ends within 5
 _BACKLOG = 2048
 DEFAULT_LIMITS = Limits()
 _FILES = 65_536  # a thousand clients wait at once, and the usual limit is 1024
-_log = logging.getLogger("app.server")
+_log = logging.getLogger("compass_sidecar.api.server")
 
 
 # --- sockets -----------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from app.core.duration import format_duration
-from app.core.words import REASONS
+from ..core.catalogue import REASONS
+from ..core.duration import format_duration
 
 STATES = {
     "connected": ("green", "the credential is valid, and is renewed in time"),

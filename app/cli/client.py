@@ -10,11 +10,11 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
-from app.adapters import files
-from app.adapters.local import Answer, Local, StrangeAnswer
-from app.address import find_address
-from app.core.duration import parse_duration
-from app.errors import SidecarError
+from ..adapters import files
+from ..adapters.local import Answer, Local, StrangeAnswer
+from ..core.duration import parse_duration
+from ..errors import SidecarError
+from .address import find_address
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _LONGEST_SECRET = 64 * 1024

@@ -1,0 +1,1 @@
+"""The command line: everything but `serve`, which starts without loading it."""
