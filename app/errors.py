@@ -31,7 +31,7 @@
     └─ NotificationError           never fails a renewal
 
 Foreign errors are translated at the adapter's border, `from` their cause. A `detail` never
-contains a secret; text from the Connector goes through `core.answer.printable` first.
+contains a secret; text from the Connector goes through `core.text.printable` first.
 """
 
 from datetime import timedelta

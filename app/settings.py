@@ -21,7 +21,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
-from .core.duration import format_duration, parse_duration
+from .core.text import format_duration, parse_duration
 from .core.token import parse_token
 from .errors import RequestRefused, SettingsError
 

@@ -127,7 +127,7 @@ def test_the_health_check_loads_nothing_but_the_standard_library_and_little_of_t
         "compass_sidecar.cli",
         "compass_sidecar.cli.address",
         "compass_sidecar.core",
-        "compass_sidecar.core.duration",
+        "compass_sidecar.core.text",
         "compass_sidecar.cli.healthcheck",
     }
     assert modules.isdisjoint(

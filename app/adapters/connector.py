@@ -21,7 +21,6 @@ from ..core.answer import (
     Configuration,
     SignedAnswer,
     parse_date,
-    printable,
     read_answer,
     read_configuration,
     read_first_configuration,
@@ -29,6 +28,7 @@ from ..core.answer import (
     read_signed,
 )
 from ..core.door import Door
+from ..core.text import printable
 from ..errors import (
     ConnectorError,
     ConnectorProtocol,

@@ -12,9 +12,9 @@ from datetime import datetime
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..core.answer import printable
 from ..core.catalogue import REASONS
 from ..core.status import State, Status, state_of
+from ..core.text import printable
 from ..errors import ConnectorError, SidecarError, StoreDamaged, StoreError
 
 if TYPE_CHECKING:

@@ -19,8 +19,9 @@ from typing import Any
 import httpx
 
 from .. import __version__
-from ..core.answer import is_token, printable
+from ..core.answer import is_token
 from ..core.door import ClientPair, Door
+from ..core.text import printable
 from ..errors import (
     ConnectorProtocol,
     ConnectorRejected,

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from html import escape
 
-from ..core.answer import printable
+from ..core.text import printable
 
 TO_THE_MINUTE, TO_THE_SECOND = "%H:%M", "%H:%M:%S"
 

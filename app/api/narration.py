@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from ..core.answer import printable
 from ..core.catalogue import EVENTS, REASONS, REMEDIES, Words
 from ..core.status import State
+from ..core.text import printable
 from .markup import TO_THE_SECOND, Html, fill, foreign, foreign_sentence, span, time
 from .problems import KINDS
 from .schemas import ErrorNote, StatusAnswer

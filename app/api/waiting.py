@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.types import Receive
 
-from ..core.duration import parse_duration
+from ..core.text import parse_duration
 from ..errors import TooManyWaiters
 from .ports import Sidecar
 from .problems import Refusal

@@ -27,8 +27,8 @@ from ..adapters.transport import Step
 from ..core.chain import EARLY_TOLERANCE
 from ..core.credential import Chain, Credential
 from ..core.door import ClientPair, Door
-from ..core.duration import format_duration
 from ..core.policy import SKEW_LIMIT, left, nearly_over
+from ..core.text import format_duration
 from ..core.token import OneTimeToken
 from ..errors import ConnectorUnauthenticated, ConnectorUntrusted, CredentialError, SidecarError, StoreDamaged
 from ..settings import Settings, find_store_dir

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..adapters import files
 from ..adapters.local import Answer, Local, StrangeAnswer
-from ..core.duration import parse_duration
+from ..core.text import parse_duration
 from ..errors import SidecarError
 from .address import find_address
 

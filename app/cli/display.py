@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..core.catalogue import REASONS
-from ..core.duration import format_duration
+from ..core.text import format_duration
 
 STATES = {
     "connected": ("green", "the credential is valid, and is renewed in time"),

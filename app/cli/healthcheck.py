@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
-from ..core.duration import parse_duration
+from ..core.text import parse_duration
 from .address import Address, find_health_address
 
 _LONGEST = 64 * 1024

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from itertools import accumulate
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,19 +24,12 @@ from ..errors import (
     SubjectRefused,
 )
 from .credential import MAX_CERTIFICATES, pem_blocks
+from .text import printable
 
-_SHOWN = 256  # characters of foreign text in any log, error or page (interface, section 4)
 _URL_LIMIT = 2048
 _TOKEN_LIMIT = 4096  # real ones have 88 characters
 _FIELD_LIMIT = 128 * 1024  # ten certificates of RSA 4096 with base64 twice take about 40 KiB
 _DATE_LIMIT = 64
-
-_PRIVATE_KEY = re.compile(
-    r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|\Z)", re.DOTALL
-)
-# The URL-safe alphabet too, in which tokens come; a backslash, as in `\/` and `\n` of raw JSON, breaks
-# no run. The lookbehind keeps the search linear.
-_BASE64 = re.compile(r"(?<![\w+/=\\-])[\w+/=\\-]{60,}", re.ASCII)
 
 _UNAVAILABLE = {
     401: "a proxy or gateway in front of it asks for credentials of its own",
@@ -103,28 +95,6 @@ class SignedAnswer:
     chain_pem: bytes
     ca_pem: bytes
     date: datetime | None
-
-
-def printable(text: str) -> str:
-    """Foreign text made fit for a log, an error or a page.
-
-    At most 256 characters, each of them visible (others as `\\u202e`), without private keys and
-    without runs of 60 or more base64 characters.
-    """
-    text = _PRIVATE_KEY.sub("[private key removed]", text.strip())
-    text = _BASE64.sub("[base64 removed]", text)
-    shown = [_visible(character) for character in text[: _SHOWN + 1]]
-    ends = list(accumulate(map(len, shown)))
-    if not ends or ends[-1] <= _SHOWN:
-        return "".join(shown)
-    return "".join(shown[: sum(end < _SHOWN for end in ends)]) + "…"
-
-
-def _visible(character: str) -> str:
-    if character.isprintable():
-        return character
-    code = ord(character)
-    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
 
 
 def parse_date(headers: Mapping[str, str]) -> datetime | None:

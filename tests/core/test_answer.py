@@ -2,7 +2,6 @@
 
 import base64
 import json
-import string
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,13 +13,13 @@ from hypothesis import strategies as st
 from compass_sidecar.core.answer import (
     Configuration,
     parse_date,
-    printable,
     read_answer,
     read_configuration,
     read_first_configuration,
     read_revoked,
     read_signed,
 )
+from compass_sidecar.core.text import printable
 from compass_sidecar.errors import (
     ConnectorError,
     ConnectorProtocol,
@@ -535,62 +534,3 @@ def test_any_result_is_read_or_an_error_of_the_tree(result: object) -> None:
     for read in (read_configuration, read_first_configuration, read_signed):
         with pytest.raises(ConnectorProtocol):
             read({"result": result}, None)
-
-
-# --- foreign text
-
-
-def test_controls_and_direction_marks_are_escaped() -> None:
-    assert printable("a\nb\x1b[31m\u202ec\u2066\ufeff\ud800") == (
-        "a\\u000ab\\u001b[31m\\u202ec\\u2066\\ufeff\\ud800"
-    )
-    assert printable("\U000e0001") == "\\U000e0001"
-
-
-def test_ordinary_text_stays_as_it_is() -> None:
-    assert (
-        printable("CSR: Invalid common name provided (Zürich).")
-        == "CSR: Invalid common name provided (Zürich)."
-    )
-
-
-def test_text_is_cut_at_256_characters() -> None:
-    assert printable("a b " * 64) == "a b " * 63 + "a b"
-    assert printable("a b " * 65) == "a b " * 63 + "a b…"
-    assert len(printable("\u202e " * 1000)) <= 256
-
-
-@pytest.mark.parametrize("separator", [" ", "\n", '"', "."])
-def test_base64_of_60_characters_is_removed_and_of_59_not(separator: str) -> None:
-    assert printable(f"x{separator}{'A' * 60}{separator}y") == printable(
-        f"x{separator}[base64 removed]{separator}y"
-    )
-    assert "A" * 59 in printable(f"x{separator}{'A' * 59}{separator}y")
-
-
-@pytest.mark.parametrize(
-    "text", [TOKEN, encoded(CHAIN.pem), CHAIN.pem.decode(), encoded(CHAIN.pem).replace("/", "\\/")]
-)
-def test_tokens_and_certificates_do_not_come_through(text: str) -> None:
-    assert "[base64 removed]" in printable(f"before {text}")
-    assert text[8:30] not in printable(text).removeprefix("-----BEGIN CERTIFICATE-----")
-
-
-@pytest.mark.parametrize("newline", ["\n", "\r\n", "\\n"])
-@pytest.mark.parametrize("traditional", [True, False])
-def test_a_private_key_does_not_come_through(newline: str, *, traditional: bool) -> None:
-    pem = key_pem(rsa_key(), traditional=traditional).decode().strip().replace("\n", newline)
-    assert printable(f"a {pem} b") == "a [private key removed] b"
-    assert printable(f"a {pem[:300]}") == "a [private key removed]"
-
-
-@given(st.text(st.characters() | st.characters(categories=["Cs", "Cc", "Cf"])))
-def test_any_text_becomes_short_and_visible(text: str) -> None:
-    shown = printable(text)
-    assert len(shown) <= 256
-    assert shown.isprintable()
-
-
-@given(st.text(" x."), st.text(string.ascii_letters + string.digits + "+/=_-", min_size=60), st.text(" y."))
-def test_no_run_survives(before: str, run: str, after: str) -> None:
-    assert run not in printable(before + run + after)

@@ -21,7 +21,6 @@ from compass_sidecar.adapters.credential_files import CredentialFiles
 from compass_sidecar.core import chain as chains
 from compass_sidecar.core.answer import (
     SignedAnswer,
-    printable,
     read_answer,
     read_configuration,
     read_first_configuration,
@@ -30,6 +29,7 @@ from compass_sidecar.core.answer import (
 )
 from compass_sidecar.core.credential import Chain, key_algorithm, parse_certificates, render
 from compass_sidecar.core.csr import make_csr, parse_subject, same_subject
+from compass_sidecar.core.text import printable
 from compass_sidecar.core.token import parse_token
 from compass_sidecar.errors import (
     ConnectorError,

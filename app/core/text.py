@@ -1,7 +1,19 @@
-"""Durations as people write them: `90d`, `24h`, `10m`, `30s`, `500ms`, or a number of seconds."""
+"""Text for people: what others send, made fit to show, and durations as people write them."""
 
 import re
 from datetime import timedelta
+from itertools import accumulate
+
+_SHOWN = 256  # characters of one foreign text in a log, an answer or a page
+# What must not be shown even in parts: a run of base64 may be shorter than the limit below.
+_SECRET_BLOCK = re.compile(
+    r"-----BEGIN [A-Z0-9 ]*(PRIVATE KEY|CERTIFICATE REQUEST)-----"
+    r".*?(?:-----END [A-Z0-9 ]*(?:PRIVATE KEY|CERTIFICATE REQUEST)-----|\Z)",
+    re.DOTALL,
+)
+# The URL-safe alphabet too, in which tokens come; a backslash, as in `\/` and `\n` of raw JSON, breaks
+# no run. The lookbehind keeps the search linear.
+_BASE64 = re.compile(r"(?<![\w+/=\\-])[\w+/=\\-]{60,}", re.ASCII)
 
 # Largest first: `format_duration` counts them down in this order.
 _UNITS = {
@@ -15,6 +27,28 @@ _WRITTEN = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)(d|h|m|s|ms)?")
 
 # A century: longer than anything meant, and a date plus this is still a date.
 _LONGEST = timedelta(days=36_500)
+
+
+def printable(text: str) -> str:
+    """Foreign text made fit for a log, an answer, a metric, a terminal or a page.
+
+    At most 256 characters, each of them visible (others as `\\u202e`), without private keys and CSRs, and
+    without runs of 60 or more base64 characters.
+    """
+    text = _SECRET_BLOCK.sub(lambda block: f"[{block[1].lower()} removed]", text.strip())
+    text = _BASE64.sub("[base64 removed]", text)
+    shown = [_visible(character) for character in text[: _SHOWN + 1]]
+    ends = list(accumulate(map(len, shown)))
+    if not ends or ends[-1] <= _SHOWN:
+        return "".join(shown)
+    return "".join(shown[: sum(end < _SHOWN for end in ends)]) + "…"
+
+
+def _visible(character: str) -> str:
+    if character.isprintable():
+        return character
+    code = ord(character)
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
 
 
 def parse_duration(text: str) -> timedelta:

@@ -1,13 +1,20 @@
-"""Durations are read as people write them, and written as people read them."""
+"""Foreign text becomes fit to be shown; durations are read and written as people do."""
 
+import base64
+import string
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compass_sidecar.core.duration import format_duration, parse_duration
+from compass_sidecar.core.csr import make_csr, parse_subject
+from compass_sidecar.core.text import format_duration, parse_duration, printable
+from tests.support.authority import Authority, key_pem, rsa_key
 
+TOKEN = base64.urlsafe_b64encode(bytes(range(64))).decode()
+CHAIN_PEM = Authority.create().credential().chain.pem
+ENCODED = base64.b64encode(CHAIN_PEM).decode()
 UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -115,3 +122,65 @@ def test_every_duration_can_be_written(duration: timedelta) -> None:
 def test_a_single_unit_that_is_written_can_be_read_again(number: int, unit: str) -> None:
     duration = parse_duration(f"{number}{unit}")
     assert parse_duration(format_duration(duration)) == duration
+
+
+# --- foreign text
+
+
+def test_controls_and_direction_marks_are_escaped() -> None:
+    assert printable("a\nb\x1b[31m\u202ec\u2066\ufeff\ud800") == (
+        "a\\u000ab\\u001b[31m\\u202ec\\u2066\\ufeff\\ud800"
+    )
+    assert printable("\U000e0001") == "\\U000e0001"
+
+
+def test_ordinary_text_stays_as_it_is() -> None:
+    assert (
+        printable("CSR: Invalid common name provided (Zürich).")
+        == "CSR: Invalid common name provided (Zürich)."
+    )
+
+
+def test_text_is_cut_at_256_characters() -> None:
+    assert printable("a b " * 64) == "a b " * 63 + "a b"
+    assert printable("a b " * 65) == "a b " * 63 + "a b…"
+    assert len(printable("\u202e " * 1000)) <= 256
+
+
+@pytest.mark.parametrize("separator", [" ", "\n", '"', "."])
+def test_base64_of_60_characters_is_removed_and_of_59_not(separator: str) -> None:
+    assert printable(f"x{separator}{'A' * 60}{separator}y") == printable(
+        f"x{separator}[base64 removed]{separator}y"
+    )
+    assert "A" * 59 in printable(f"x{separator}{'A' * 59}{separator}y")
+
+
+@pytest.mark.parametrize("text", [TOKEN, ENCODED, CHAIN_PEM.decode(), ENCODED.replace("/", "\\/")])
+def test_tokens_and_certificates_do_not_come_through(text: str) -> None:
+    assert "[base64 removed]" in printable(f"before {text}")
+    assert text[8:30] not in printable(text).removeprefix("-----BEGIN CERTIFICATE-----")
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\\n"])
+@pytest.mark.parametrize("traditional", [True, False])
+def test_a_private_key_does_not_come_through(newline: str, *, traditional: bool) -> None:
+    pem = key_pem(rsa_key(), traditional=traditional).decode().strip().replace("\n", newline)
+    assert printable(f"a {pem} b") == "a [private key removed] b"
+    assert printable(f"a {pem[:300]}") == "a [private key removed]"
+
+
+def test_a_signing_request_does_not_come_through() -> None:
+    pem = make_csr(rsa_key(), parse_subject("CN=1e5d8a2c")).decode().strip()
+    assert printable(f"a {pem} b") == "a [certificate request removed] b"
+
+
+@given(st.text(st.characters() | st.characters(categories=["Cs", "Cc", "Cf"])))
+def test_any_text_becomes_short_and_visible(text: str) -> None:
+    shown = printable(text)
+    assert len(shown) <= 256
+    assert shown.isprintable()
+
+
+@given(st.text(" x."), st.text(string.ascii_letters + string.digits + "+/=_-", min_size=60), st.text(" y."))
+def test_no_run_survives(before: str, run: str, after: str) -> None:
+    assert run not in printable(before + run + after)
