@@ -1,4 +1,6 @@
-"""What every test may rely on: asyncio as the only backend; and a profile for `make fuzz`."""
+"""What every test may rely on: asyncio as the only backend, and SIGINT; and a profile for `make fuzz`."""
+
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -6,6 +8,10 @@ from hypothesis import HealthCheck, settings
 settings.register_profile(
     "fuzz", max_examples=20_000, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
+
+# A shell's background job ignores SIGINT, and every process that a test starts would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
