@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -32,8 +33,9 @@ def main() -> int:
         signal.signal(each, signal.default_int_handler)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--once", action="store_true", help="end after one verified renewal")
-    parser.add_argument("--port", type=int, default=8080, help="where the sidecar listens")
+    parser.add_argument("--port", type=int, default=8080, help="where the sidecar listens; 0: a free port")
     options = parser.parse_args()
+    options.port = options.port or free_port()
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir()
     try:
@@ -42,6 +44,12 @@ def main() -> int:
     except KeyboardInterrupt:
         print("\nended")
         return 0
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
 
 
 def show(running: Processes, options: argparse.Namespace) -> int:
@@ -64,7 +72,7 @@ def show(running: Processes, options: argparse.Namespace) -> int:
         if after["fingerprint_sha256"] == before["fingerprint_sha256"]:
             print("the certificate did not change", file=sys.stderr)
             return 1
-        say("4. What a neighbour fetches verifies, and works at the Connector.")
+        say("4. The chain that a consumer fetches verifies, and the Connector accepts the published pair.")
         if not verify(client, endpoints):
             return 1
         if options.once:
@@ -136,7 +144,7 @@ def wait_for(running: Processes, condition: Any, what: str) -> None:
     while time.monotonic() < end:
         for process in running:
             if process.poll() is not None:
-                sys.exit(f"{what} ended with status {process.returncode}; see {FOLDER}/sidecar.log")
+                sys.exit(f"{what} ended with status {process.returncode}: {last_words()}")
         try:
             if condition():
                 return
@@ -146,8 +154,14 @@ def wait_for(running: Processes, condition: Any, what: str) -> None:
     sys.exit(f"{what} was not ready within {PATIENCE} s")
 
 
+def last_words() -> str:
+    """The line in which the sidecar says why it ends; it is the only one that is not JSON."""
+    lines = (FOLDER / "sidecar.log").read_text(errors="replace").splitlines()
+    return next((line for line in reversed(lines) if not line.startswith("{")), f"see {FOLDER}/sidecar.log")
+
+
 def verify(client: httpx.Client, endpoints: dict[str, Any]) -> bool:
-    """With openssl and curl, as a neighbour would."""
+    """With openssl and curl, as a consumer would."""
     published = FOLDER / "published"
     with tempfile.TemporaryDirectory() as name:
         chain, authority = Path(name, "tls.crt"), Path(name, "ca.crt")
