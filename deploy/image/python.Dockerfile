@@ -1,4 +1,4 @@
-# Where `make test-313` runs the tests: Python 3.13 with what they need.
+# Where `make test-313` and `make test-314` run the tests: a Python with what they need.
 ARG PYTHON_IMAGE
 FROM ${PYTHON_IMAGE}
 RUN apt-get update -qq \
