@@ -108,6 +108,10 @@ class FaultPlan:
         self._actives = [active for active in self._actives if active.left != 0]
         return Occasion([*self._actives, *self._random(circumstance)], circumstance)
 
+    def nothing(self, circumstance: Circumstance) -> Occasion:
+        """What a request meets that no fault concerns."""
+        return Occasion([], circumstance)
+
     def _random(self, circumstance: Circumstance) -> list[Active]:
         share = _CONNECT_SHARE if circumstance.operation == "connect" else 1.0
         if self._rng.random() >= self.chaos * share:

@@ -28,6 +28,7 @@ from .registry import Registry
 from .subjects import common_name
 
 PATH = "/connector/graphql"  # exact: a trailing slash is somebody else's
+ADAPTER_PATH = "/v1/applications/signingRequests/info"  # of the Director's legacyConnectorURL
 _LOGGED_HEADERS = ("x-request-id", "x-correlation-id")
 _LOGGED_CHARACTERS = 200
 
@@ -97,12 +98,26 @@ class Gateway:
         """The outcome of one request, acted upon and written down."""
         if request.path == "/healthz" and request.method in ("GET", "HEAD"):
             return Outcome(answers.HEALTHY)
+        if request.path == ADAPTER_PATH and request.method == "POST" and visitor.door == "token":
+            return self._adapter(request, visitor)
         if request.path != PATH:
             return Outcome(answers.NO_RULE)
         call = _read(request)
         occasion = self._plan.occasion(self._circumstance(call, visitor))
         visit = _Visit(call, self._circumstance(call, visitor), occasion)
         outcome = self._answer(request, visitor, visit)
+        self._journal.record(self._entry(request, visitor, visit, outcome))
+        return outcome
+
+    def _adapter(self, request: Request, visitor: Visitor) -> Outcome:
+        """The connectivity adapter: its rule admits POST and consumes the token; the adapter answers 405.
+
+        In production it has a host of its own. Its answers to GET are not emulated.
+        """
+        call = Call(operation="adapter")
+        circumstance = self._circumstance(call, visitor)
+        visit = _Visit(call, circumstance, self._plan.nothing(circumstance), self._by_token(request))
+        outcome = Outcome(answers.METHOD_NOT_ALLOWED)
         self._journal.record(self._entry(request, visitor, visit, outcome))
         return outcome
 

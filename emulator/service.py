@@ -13,7 +13,7 @@ from .control import Control
 from .endpoints import Endpoints
 from .first_credential import CERTIFICATE, KEY
 from .folder import Folder, FolderError
-from .gateway import PATH
+from .gateway import ADAPTER_PATH, PATH
 from .listener import Listener
 from .options import ConsumerType, EmulatorOptions
 from .parts import Parts, build
@@ -113,11 +113,14 @@ class Emulator:
         if kind not in get_args(ConsumerType):
             raise ValueError(f"consumer_type is one of {', '.join(get_args(ConsumerType))}")
         auth = self._parts.director.create(cast("ConsumerType", kind))
-        token, expires_at = self._parts.director.mint(auth, now=self._parts.clock.now(), ttl=ttl)
+        now = self._parts.clock.now()
+        token, expires_at = self._parts.director.mint(auth, now=now, ttl=ttl)
         return TokenForms(
             token=token,
             client_id=auth.id,
             connector_url=self._url(self._token_door),
+            adapter_url=self._url(self._token_door, ADAPTER_PATH),
+            created_at=now,
             expires_at=expires_at,
             consumer_type=kind,
         )

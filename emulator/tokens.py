@@ -1,13 +1,17 @@
-"""One-time tokens in the three forms that operators hold (contract, end of section 2)."""
+"""One-time tokens in every form in which the Director hands them out.
+
+Field order, escaping and dates are those of the Director's Go code.
+"""
 
 import base64
-import json
 import secrets
 from dataclasses import dataclass, field
-from datetime import datetime
-from urllib.parse import quote
+from datetime import UTC, datetime
+
+from .answers import as_go_json
 
 TOKEN_BYTES = 64  # 88 characters of URL-safe base64, padding included
+_NEVER = "0001-01-01T00:00:00Z"  # Go's zero time
 
 
 def new_token() -> str:
@@ -17,38 +21,55 @@ def new_token() -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenForms:
-    """A token as such, as `rawEncoded`, and as a legacy URL."""
+    """A token as such, as `raw`, as `rawEncoded`, and for an application as `legacyConnectorURL`."""
 
     token: str = field(repr=False)
     client_id: str
     connector_url: str
+    adapter_url: str
+    created_at: datetime
     expires_at: datetime
     consumer_type: str
 
     @property
-    def raw_encoded(self) -> str:
-        """Base64 of the JSON that the Director calls `raw`."""
-        raw = {
+    def raw(self) -> str:
+        """The JSON that the Director calls `raw`."""
+        fields = {
             "token": self.token,
             "connectorURL": self.connector_url,
-            "expiresAt": self.expires_at.isoformat().replace("+00:00", "Z"),
             "used": False,
+            "expiresAt": go_time(self.expires_at),
+            "createdAt": go_time(self.created_at),
+            "usedAt": _NEVER,
             "type": self.consumer_type,
+            "scenario_groups": None,
         }
-        return base64.b64encode(json.dumps(raw, separators=(",", ":")).encode()).decode()
+        return as_go_json(fields).decode().rstrip()
+
+    @property
+    def raw_encoded(self) -> str:
+        """Base64 of `raw`."""
+        return base64.b64encode(self.raw.encode()).decode()
 
     @property
     def legacy_url(self) -> str:
-        """The Connector URL with `?token=`."""
-        return f"{self.connector_url}?token={quote(self.token, safe='')}"
+        """The URL of the connectivity adapter with the token; the Connector does not answer there."""
+        return f"{self.adapter_url}?token={self.token}"
 
     def as_dict(self) -> dict[str, str]:
-        """What `POST /tokens` answers."""
-        return {
+        """What `POST /tokens` answers; a runtime has no legacy URL."""
+        forms = {
             "token": self.token,
             "client_id": self.client_id,
             "connector_url": self.connector_url,
+            "raw": self.raw,
             "raw_encoded": self.raw_encoded,
-            "legacy_url": self.legacy_url,
-            "expires_at": self.expires_at.isoformat().replace("+00:00", "Z"),
+            "expires_at": go_time(self.expires_at),
         }
+        return forms if self.consumer_type == "Runtime" else forms | {"legacy_url": self.legacy_url}
+
+
+def go_time(moment: datetime) -> str:
+    """RFC 3339 in UTC as Go's JSON has it: fractions without trailing zeros."""
+    text = moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")
+    return text.rstrip("0").rstrip(".") + "Z"

@@ -40,6 +40,7 @@ async def test_the_state_counts_and_lists_without_secrets(
         "sign": 0,
         "revoke": 0,
         "probe": 0,
+        "adapter": 0,
         "other": 0,
         "connect": 0,
     }
@@ -52,7 +53,15 @@ async def test_the_state_counts_and_lists_without_secrets(
 
 async def test_a_token_is_made_in_all_its_forms(emulator: Emulator, control: httpx.AsyncClient) -> None:
     made = (await control.post("/tokens", json={"ttl": "2m"})).json()
-    assert {"token", "client_id", "connector_url", "raw_encoded", "legacy_url", "expires_at"} == set(made)
+    assert set(made) == {
+        "token",
+        "client_id",
+        "connector_url",
+        "raw",
+        "raw_encoded",
+        "legacy_url",
+        "expires_at",
+    }
     left = datetime.fromisoformat(made["expires_at"]) - datetime.now(UTC)
     assert timedelta(seconds=100) < left <= timedelta(minutes=2)
     assert (await ask(emulator, PROBE, token=made["token"])).status_code == 200

@@ -2,9 +2,9 @@
 
 import base64
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
@@ -18,6 +18,7 @@ from tests.emulator.talking import (
     SIGN,
     ask,
     call,
+    client_context,
     fields,
     first_client_id,
     make_csr,
@@ -121,16 +122,47 @@ async def test_a_token_expires_when_the_director_says(
     assert is_refused(await ask(emulator, PROBE, token=late.token))
 
 
-async def test_a_token_comes_in_three_forms(emulator: Emulator) -> None:
+async def test_a_token_comes_in_the_directors_forms(emulator: Emulator) -> None:
     forms = emulator.token(ttl=timedelta(minutes=1))
-    raw = json.loads(base64.b64decode(forms.raw_encoded))
-    assert (raw["token"], raw["connectorURL"]) == (forms.token, emulator.endpoints.token_connector_url)
-    assert (raw["used"], raw["type"]) == (False, "Application")
-    url = urlsplit(forms.legacy_url)
-    assert parse_qs(url.query) == {"token": [forms.token]}
-    assert forms.legacy_url.startswith(emulator.endpoints.token_connector_url + "?")
     assert len(base64.urlsafe_b64decode(forms.token)) == 64
     assert forms.token not in repr(forms)
+    assert base64.b64decode(forms.raw_encoded).decode() == forms.raw
+    times = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d*[1-9])?Z"
+    assert re.fullmatch(
+        rf'{{"token":"{forms.token}","connectorURL":"{emulator.endpoints.token_connector_url}","used":false,'
+        rf'"expiresAt":"{times}","createdAt":"{times}","usedAt":"0001-01-01T00:00:00Z",'
+        r'"type":"Application","scenario_groups":null}',
+        forms.raw,
+    )
+    raw = json.loads(forms.raw)
+    lifetime = datetime.fromisoformat(raw["expiresAt"]) - datetime.fromisoformat(raw["createdAt"])
+    assert lifetime == timedelta(minutes=1)
+
+
+async def test_the_legacy_url_is_that_of_an_adapter_where_a_call_burns_the_token(emulator: Emulator) -> None:
+    forms = emulator.token()
+    origin = emulator.endpoints.token_connector_url.removesuffix("/connector/graphql")
+    assert forms.legacy_url == f"{origin}/v1/applications/signingRequests/info?token={forms.token}"
+    async with httpx.AsyncClient(verify=client_context(emulator), trust_env=False) as client:
+        answer = await client.post(forms.legacy_url, json={"query": CONFIGURATION})
+        unknown = await client.post(forms.legacy_url.replace("token=", "token=x"), json={})
+    assert (answer.status_code, answer.content) == (unknown.status_code, unknown.content) == (405, b"")
+    assert is_refused(await ask(emulator, PROBE, token=forms.token))
+    assert emulator.counters["tokens_consumed"] == 1
+    assert [entry["operation"] for entry in emulator.requests] == ["adapter", "adapter", "probe"]
+
+
+async def test_the_adapter_is_not_behind_the_certificate_secured_door(emulator: Emulator) -> None:
+    url = emulator.endpoints.connector_url.replace(
+        "connector/graphql", "v1/applications/signingRequests/info"
+    )
+    context = client_context(emulator, own_credential(emulator))
+    async with httpx.AsyncClient(verify=context, trust_env=False) as client:
+        assert (await client.post(url, json={})).status_code == 404
+
+
+async def test_a_runtime_has_no_legacy_url(emulator: Emulator) -> None:
+    assert "legacy_url" not in emulator.token(consumer_type="Runtime").as_dict()
 
 
 async def test_an_integration_system_gets_no_configuration(emulator: Emulator) -> None:
