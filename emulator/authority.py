@@ -12,12 +12,14 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.asymmetric.padding import PSS
+from cryptography.hazmat.primitives.asymmetric.padding import PSS, PKCS1v15
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 CERTIFICATE_SERIAL_NUMBER = 2  # of every leaf: a constant in the real Connector
 _BACKDATED = timedelta(hours=1)  # CAs and server certificates: somebody's clock may lag
 _ROOT_LIFETIME = timedelta(days=3650)
+_SHA256_WITH_RSA = bytes.fromhex("06092a864886f70d01010b")
+_SHA1_WITH_RSA = bytes.fromhex("06092a864886f70d010105")
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
 
@@ -40,15 +42,23 @@ class ClientAuthority:
     root: Pair | None = None
 
     @classmethod
-    def create(cls, *, chain: int, lifetime: timedelta, now: datetime) -> "ClientAuthority":
+    def create(
+        cls,
+        *,
+        chain: int,
+        lifetime: timedelta,
+        now: datetime,
+        key_size: int = 2048,
+        name: str = "Compass Connector CA",
+    ) -> "ClientAuthority":
         """A new CA: `chain` 2 is a self-signed one, 3 puts a root above it (attachRootCAToChain)."""
         if chain == 2:
-            return cls(_certificate_authority("Compass Connector CA", rsa_key(), lifetime=lifetime, now=now))
+            return cls(_certificate_authority(name, rsa_key(key_size), lifetime=lifetime, now=now))
         root = _certificate_authority(
             "Compass Connector Root CA", rsa_key(), lifetime=_ROOT_LIFETIME, now=now
         )
         issuer = _certificate_authority(
-            "Compass Connector CA", rsa_key(), lifetime=lifetime, now=now, signer=root, path_length=0
+            name, rsa_key(key_size), lifetime=lifetime, now=now, signer=root, path_length=0
         )
         return cls(issuer, root)
 
@@ -133,9 +143,9 @@ def issue_server(authority: Pair, names: list[str], *, not_before: datetime, not
     return Pair(builder.sign(authority.key, hashes.SHA256()), key)
 
 
-def rsa_key() -> rsa.RSAPrivateKey:
+def rsa_key(bits: int = 2048) -> rsa.RSAPrivateKey:
     """2048 bits: a tenth of a second here, against four for 4096."""
-    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    return rsa.generate_private_key(public_exponent=65537, key_size=bits)
 
 
 def ec_key() -> ec.EllipticCurvePrivateKey:
@@ -158,6 +168,30 @@ def key_pem(key: PrivateKey) -> bytes:
 def fingerprint(certificate: x509.Certificate) -> str:
     """Lower-case hex SHA-256 of the DER, the only identity there is: every serial number is 2."""
     return certificate.fingerprint(hashes.SHA256()).hex()
+
+
+def sign_with_sha1(certificate: x509.Certificate, key: rsa.RSAPrivateKey) -> x509.Certificate:
+    """The same certificate (which SHA-256 with RSA signed) with a SHA-1 signature.
+
+    pyca signs no certificate so. The identifiers of both algorithms are equally long, and so the signed part
+    needs no new lengths.
+    """
+    signed = certificate.tbs_certificate_bytes.replace(_SHA256_WITH_RSA, _SHA1_WITH_RSA, 1)
+    signature = key.sign(signed, PKCS1v15(), hashes.SHA1())  # noqa: S303 (what clients must refuse)
+    algorithm = _der(0x30, _SHA1_WITH_RSA + b"\x05\x00")
+    return x509.load_der_x509_certificate(_der(0x30, signed + algorithm + _der(0x03, b"\x00" + signature)))
+
+
+def _der(tag: int, content: bytes) -> bytes:
+    """One element of at most 65,535 bytes."""
+    size = len(content)
+    if size < 0x80:
+        return bytes([tag, size]) + content
+    return (
+        bytes([tag, 0x82]) + size.to_bytes(2, "big") + content
+        if size > 0xFF
+        else bytes([tag, 0x81, size]) + content
+    )
 
 
 def _certificate_authority(

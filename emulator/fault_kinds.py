@@ -8,6 +8,7 @@ later ones unused.
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import KW_ONLY, dataclass, field
+from datetime import datetime
 from typing import Any
 
 from cryptography import x509
@@ -108,6 +109,13 @@ class Rewrite(Fault):
     """The Connector acted; its answer is spoilt on the way."""
 
     act: Callable[[Answer, Circumstance, str], Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class DateHeader(Fault):
+    """The answer, whoever gives it, has another `Date` header; None leaves it out."""
+
+    act: Callable[[datetime, str, int], str | None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,13 +24,14 @@ _CONNECT_SHARE = (
 
 @dataclass(slots=True)
 class Active:
-    """A fault in force; `left` is how often it still happens, None for ever."""
+    """A fault in force; `left` is how often it still happens, None for ever; `times` how often it did."""
 
     fault: Fault
     operation: str
     param: str
     left: int | None
     spec: str
+    times: int = 0
 
     def concerns(self, circumstance: Circumstance) -> bool:
         """Whether it steps in here, leaving aside at which point."""
@@ -44,10 +45,11 @@ class Active:
 
 @dataclass(frozen=True, slots=True)
 class Taken(Generic[F]):
-    """A fault that happens now."""
+    """A fault that happens now, and how often it happened before."""
 
     fault: F
     param: str
+    before: int
 
 
 class Occasion:
@@ -64,8 +66,9 @@ class Occasion:
             if isinstance(active.fault, kind) and active.concerns(self._circumstance):
                 if active.left is not None:
                     active.left -= 1
+                active.times += 1
                 self.names.append(active.fault.name)
-                return Taken(active.fault, active.param)
+                return Taken(active.fault, active.param, active.times - 1)
         return None
 
 

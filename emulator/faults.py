@@ -7,7 +7,7 @@ it does.
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from . import graphql_faults, http_faults, message_faults
+from . import date_faults, graphql_faults, http_faults, message_faults
 from .fault_kinds import Fault
 
 _ROWS: tuple[Fault, ...] = (
@@ -18,6 +18,7 @@ _ROWS: tuple[Fault, ...] = (
     *graphql_faults.CONFIGURATIONS,
     *graphql_faults.CHAINS,
     *graphql_faults.REWRITES,
+    *date_faults.DATES,
     *http_faults.TRANSPORT,
 )
 FAULTS: Mapping[str, Fault] = MappingProxyType({row.name: row for row in _ROWS})

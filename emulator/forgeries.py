@@ -6,6 +6,7 @@ table of `faults.py`.
 
 import base64
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import lru_cache
@@ -13,25 +14,30 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from .authority import (
     ClientAuthority,
     LeafRequest,
+    Pair,
     PrivateKey,
     certificates_pem,
     ec_key,
     issue_leaf,
     key_pem,
     rsa_key,
+    sign_with_sha1,
 )
 from .certification import certification_result, encoded
 from .clock import real_now
 from .durations import parse_duration
 from .registry import Registry
+from .subjects import with_title
 
 Fields = dict[str, str]
 _DAY = timedelta(days=1)
+_LIFETIME = timedelta(days=3650)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,12 @@ class Forge:
         self.registry.record(leaf)
         return leaf
 
+    def from_other(self, authority: ClientAuthority) -> Fields:
+        """What this other CA would have answered."""
+        leaf = issue_leaf(authority.issuer, self.request)
+        self.registry.record(leaf)
+        return certification_result(leaf, authority.certificates)
+
     def answer(self, leaf: x509.Certificate) -> Fields:
         """The fields around this leaf, as if it were the right one."""
         return certification_result(leaf, self.authority.certificates)
@@ -57,10 +69,32 @@ class Forge:
         return certificates_pem([leaf]), certificates_pem(self.authority.certificates)
 
 
+Forgery = Callable[[Forge, x509.Certificate, str], Fields]
+
+
 @lru_cache(maxsize=2)
 def other_authority(chain: int) -> ClientAuthority:
     """A CA of the same name that no door trusts; one per process, since its RSA key takes a while."""
-    return ClientAuthority.create(chain=chain, lifetime=timedelta(days=3650), now=real_now())
+    return ClientAuthority.create(chain=chain, lifetime=_LIFETIME, now=real_now())
+
+
+@lru_cache(maxsize=1)
+def _small_authority() -> ClientAuthority:
+    return ClientAuthority.create(chain=2, lifetime=_LIFETIME, now=real_now(), key_size=1024)
+
+
+@lru_cache(maxsize=1)
+def _sha1_authority() -> ClientAuthority:
+    honest = other_authority(3)
+    assert honest.root is not None  # noqa: S101 (a chain of three has one)
+    assert isinstance(honest.root.key, rsa.RSAPrivateKey)  # noqa: S101
+    weak = sign_with_sha1(honest.issuer.certificate, honest.root.key)
+    return replace(honest, issuer=Pair(weak, honest.issuer.key))
+
+
+@lru_cache(maxsize=8)
+def _named_authority(name: str) -> ClientAuthority:
+    return ClientAuthority.create(chain=2, lifetime=_LIFETIME, now=real_now(), name=name)
 
 
 @lru_cache(maxsize=1)
@@ -105,10 +139,46 @@ def stranger(forge: Forge, _leaf: x509.Certificate, _param: str) -> Fields:
 
 def new_ca(forge: Forge, _leaf: x509.Certificate, _param: str) -> Fields:
     """A chain that holds together, from a CA that the door does not accept."""
-    other = other_authority(len(forge.authority.certificates) + 1)
-    leaf = issue_leaf(other.issuer, forge.request)
-    forge.registry.record(leaf)
-    return certification_result(leaf, other.certificates)
+    return forge.from_other(other_authority(len(forge.authority.certificates) + 1))
+
+
+def ca_of_1024_bits(forge: Forge, _leaf: x509.Certificate, _param: str) -> Fields:
+    """From a CA whose key is too short for OpenSSL's security level 2, the default since 3.0."""
+    return forge.from_other(_small_authority())
+
+
+def ca_signed_with_sha1(forge: Forge, _leaf: x509.Certificate, _param: str) -> Fields:
+    """From an issuing CA whose own signature OpenSSL refuses; a root's own signature it would not look at."""
+    return forge.from_other(_sha1_authority())
+
+
+def leaf_signed_with_sha1(forge: Forge, leaf: x509.Certificate, _param: str) -> Fields:
+    """The right leaf with a SHA-1 signature of the right CA."""
+    key = forge.authority.issuer.key
+    assert isinstance(key, rsa.RSAPrivateKey)  # noqa: S101 (client CAs are RSA)
+    weak = sign_with_sha1(leaf, key)
+    forge.registry.record(weak)
+    return forge.answer(weak)
+
+
+def titled(text: str) -> Forgery:
+    """With one attribute more in the subject."""
+    return lambda forge, leaf, _param: with_this_title(forge, leaf, text)
+
+
+def with_this_title(forge: Forge, _leaf: x509.Certificate, param: str) -> Fields:
+    """With this text as one attribute more in the subject."""
+    return forge.answer(forge.leaf(subject=with_title(forge.request.subject, param)))
+
+
+def ca_of_this_name(forge: Forge, _leaf: x509.Certificate, param: str) -> Fields:
+    """From a CA whose name is this text."""
+    return forge.from_other(_named_authority(param))
+
+
+def ca_named(text: str) -> Forgery:
+    """From a CA of a fixed name."""
+    return lambda forge, leaf, _param: ca_of_this_name(forge, leaf, text)
 
 
 def shuffled(forge: Forge, leaf: x509.Certificate, _param: str) -> Fields:

@@ -19,7 +19,16 @@ from .clock import Clock
 from .connector import Caller, Connector
 from .deliveries import Wire
 from .director import Director
-from .fault_kinds import Delay, Delivery, EdgeAnswer, EdgeDelivery, GateAnswer, Message, Rewrite
+from .fault_kinds import (
+    DateHeader,
+    Delay,
+    Delivery,
+    EdgeAnswer,
+    EdgeDelivery,
+    GateAnswer,
+    Message,
+    Rewrite,
+)
 from .fault_plan import FaultPlan, Occasion
 from .graphql_engine import Call, execute, read_call
 from .journal import Entry, Journal
@@ -151,6 +160,9 @@ class Gateway:
         return answer
 
     def _on_its_way(self, answer: Answer, visit: "_Visit") -> Outcome:
+        if dated := visit.occasion.take(DateHeader):
+            date = dated.fault.act(visit.circumstance.now, dated.param, dated.before)
+            answer = answer.with_header("Date", date or "")
         late = visit.occasion.take(Delay)
         lost = visit.occasion.take(Delivery)
         delay = late.fault.act(late.param) if late else 0.0

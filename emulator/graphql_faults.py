@@ -4,11 +4,15 @@ Odd configurations, chains that are not ours, and results that break the schema 
 is in `forgeries.py`.
 """
 
-from . import forgeries, result_faults, rewrites
+import base64
+import secrets
+
+from . import forgeries, messages, result_faults, rewrites
 from .durations import parse_seconds
 from .fault_kinds import ConfigurationResult, Rewrite, SignResult
 
 _RARELY = 0.1  # in chaos: what costs a client much memory
+_TOKEN_LIKE = base64.urlsafe_b64encode(secrets.token_bytes(64)).decode()
 
 
 CONFIGURATIONS = (
@@ -45,6 +49,36 @@ CONFIGURATIONS = (
         "certificateSecuredConnectorURL changed",
         result_faults.url("certificateSecuredConnectorURL"),
         default="https://connector.invalid/connector/graphql",
+    ),
+    ConfigurationResult(
+        "connector-url-bad-name",
+        "certificateSecuredConnectorURL has a host name that IDNA forbids",
+        result_faults.fixed_url("certificateSecuredConnectorURL", "https://xn--a/connector/graphql"),
+        weight=0,
+    ),
+    ConfigurationResult(
+        "connector-url-port-0",
+        "certificateSecuredConnectorURL has port 0",
+        result_faults.fixed_url("certificateSecuredConnectorURL", "https://127.0.0.1:0/connector/graphql"),
+        weight=0,
+    ),
+    ConfigurationResult(
+        "connector-url-unreachable",
+        "nothing listens at certificateSecuredConnectorURL",
+        result_faults.fixed_url("certificateSecuredConnectorURL", "https://127.0.0.1:1/connector/graphql"),
+        weight=0,
+    ),
+    ConfigurationResult(
+        "connector-url-not-https",
+        "certificateSecuredConnectorURL begins with http",
+        result_faults.fixed_url("certificateSecuredConnectorURL", "http://127.0.0.1/connector/graphql"),
+        weight=0,
+    ),
+    ConfigurationResult(
+        "connector-url-nonsense",
+        "certificateSecuredConnectorURL is no URL",
+        result_faults.fixed_url("certificateSecuredConnectorURL", "https://[::1/connector graphql"),
+        weight=0,
     ),
     ConfigurationResult(
         "other-key-algorithm", "keyAlgorithm is this", result_faults.other_key_algorithm, default="ecdsa-p256"
@@ -104,13 +138,47 @@ CHAINS = (
     SignResult("crlf-pem", "legal: PEM with CRLF", forgeries.crlf_pem),
     SignResult("wrapped-in-text", "legal: text around the blocks", forgeries.wrapped_in_text),
     SignResult("server-auth-eku", "for servers only", forgeries.server_usage),
+    SignResult(
+        "ca-1024-bits", "from a CA with a key that OpenSSL refuses", forgeries.ca_of_1024_bits, weight=0
+    ),
+    SignResult(
+        "ca-sha1",
+        "from an issuing CA that its root signed with SHA-1",
+        forgeries.ca_signed_with_sha1,
+        weight=0,
+    ),
+    SignResult("leaf-sha1", "the leaf is signed with SHA-1", forgeries.leaf_signed_with_sha1, weight=0),
+    SignResult(
+        "leaf-subject",
+        "the leaf's subject has this text as one attribute more",
+        forgeries.with_this_title,
+        default="unexpected",
+    ),
+    SignResult(
+        "leaf-subject-control-characters",
+        "the same with terminal escapes and forged log lines",
+        forgeries.titled(messages.CONTROL_CHARACTERS),
+    ),
+    SignResult("leaf-subject-bidi", "the same with bidirectional overrides", forgeries.titled(messages.BIDI)),
+    SignResult("leaf-subject-base64", "the same with what looks like a token", forgeries.titled(_TOKEN_LIKE)),
+    SignResult("leaf-subject-very-long", "the same with 60,000 characters", forgeries.titled("x" * 60_000)),
+    SignResult("ca-name", "from a CA with this name", forgeries.ca_of_this_name, default="Another CA"),
+    SignResult(
+        "ca-name-control-characters",
+        "from a CA with terminal escapes in its name",
+        forgeries.ca_named(messages.CONTROL_CHARACTERS),
+    ),
+    SignResult(
+        "ca-name-bidi",
+        "from a CA with bidirectional overrides in its name",
+        forgeries.ca_named(messages.BIDI),
+    ),
 )
 
 REWRITES = (
     Rewrite(
         "wrong-content-type", "the honest body under this type", rewrites.content_type, default="text/plain"
     ),
-    Rewrite("no-date", "no Date header", rewrites.no_date),
     Rewrite("null-data", "data is null, and there is no error", rewrites.instead(b'{"data":null}')),
     Rewrite("no-data", "neither data nor errors", rewrites.instead(b"{}")),
     Rewrite("empty-200", "an empty body", rewrites.instead(b"")),

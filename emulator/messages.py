@@ -68,6 +68,9 @@ REVOCATION_UNAVAILABLE = (
 )
 PANIC = "internal system error"
 
+CONTROL_CHARACTERS = 'boom\x1b[2J\x1b[31m\x07\x00\r\n{"level":"info","event":"renewed"}\n\x9b1m\x7f'
+BIDI = "access \u202egnidnep\u202c \u2066user\u2069 \u200f\u061c\ufeffgranted"
+
 
 def unauthenticated(circumstance: Circumstance, _param: str) -> str:
     """No identity header reached the Connector; signing adds a prefix."""
@@ -82,12 +85,12 @@ def given(_circumstance: Circumstance, param: str) -> str:
 
 def control_characters(_circumstance: Circumstance, _param: str) -> str:
     """Terminal escapes, a bell, a NUL and forged log lines."""
-    return 'boom\x1b[2J\x1b[31m\x07\x00\r\n{"level":"info","event":"renewed"}\n\x9b1m\x7f'
+    return CONTROL_CHARACTERS
 
 
 def bidi(_circumstance: Circumstance, _param: str) -> str:
     """Overrides that make a text read as something else."""
-    return "access \u202egnidnep\u202c \u2066user\u2069 \u200f\u061c\ufeffgranted"
+    return BIDI
 
 
 def long_base64(_circumstance: Circumstance, _param: str) -> str:

@@ -26,6 +26,11 @@ def url(field: str) -> Change:
     return lambda result, param: {**result, _PLANE: {**result[_PLANE], field: param}}
 
 
+def fixed_url(field: str, value: str) -> Change:
+    """A fixed form of `url`."""
+    return lambda result, _param: {**result, _PLANE: {**result[_PLANE], field: value}}
+
+
 def empty_token(result: Result, _param: str) -> Result:
     """The Director answered non-200 with JSON that has no `errors`: the Connector calls it a success."""
     return {**result, "token": {"token": ""}}

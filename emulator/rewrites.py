@@ -23,11 +23,6 @@ def content_type(answer: Answer, _circumstance: Circumstance, param: str) -> Ans
     return replace(answer, content_type=param)
 
 
-def no_date(answer: Answer, _circumstance: Circumstance, _param: str) -> Answer:
-    """Without a `Date` header: nothing to judge the clocks by."""
-    return answer.with_header("Date", "")
-
-
 def instead(body: bytes, type_: str = JSON, *, status: int = 200) -> Any:
     """A rewrite that replaces the body."""
     return lambda _answer, _circumstance, _param: Answer(status, body, type_)

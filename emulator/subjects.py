@@ -114,6 +114,12 @@ def as_go_writes(subject: x509.Name) -> x509.Name:
     return _quietly(rdns)
 
 
+def with_title(subject: x509.Name, text: str) -> x509.Name:
+    """The subject with one attribute more, whose value is this text."""
+    given = [[_attribute(one.oid, str(one.value))] for one in subject]
+    return _quietly([*given, [_attribute(NameOID.TITLE, text)]])
+
+
 def _attribute(oid: x509.ObjectIdentifier, value: str) -> x509.NameAttribute[str]:
     kind = _ASN1Type.PrintableString if _PRINTABLE.fullmatch(value) else _ASN1Type.UTF8String
     with warnings.catch_warnings():

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 import re
 import ssl
@@ -16,6 +17,7 @@ import httpx
 import pytest
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import NameOID
 
 from compass_emulator import FAULTS, Emulator
@@ -145,6 +147,19 @@ CONFIGURATIONS: dict[str, Callable[[dict[str, Any], str], bool]] = {
     ),
     "other-key-algorithm:ecdsa": lambda result, _id: result[INFO]["keyAlgorithm"] == "ecdsa",
     "odd-subject:CN={cn}, O=x": lambda result, id_: result[INFO]["subject"] == f"CN={id_}, O=x",
+    **{
+        f"connector-url-{kind}": lambda result, _id, url=url: (
+            result[PLANE]["certificateSecuredConnectorURL"] == url
+            and result[PLANE]["directorURL"].startswith("https://")
+        )
+        for kind, url in {
+            "bad-name": "https://xn--a/connector/graphql",
+            "port-0": "https://127.0.0.1:0/connector/graphql",
+            "unreachable": "https://127.0.0.1:1/connector/graphql",
+            "not-https": "http://127.0.0.1/connector/graphql",
+            "nonsense": "https://[::1/connector graphql",
+        }.items()
+    },
     "subject-empty": lambda result, _id: result[INFO]["subject"] == "",
     "subject-reordered": lambda result, id_: result[INFO]["subject"].startswith("OU=OrgUnit,O=Org,"),
     "subject-without-cn": lambda result, _id: "CN=" not in result[INFO]["subject"],
@@ -189,6 +204,19 @@ def good(result: dict[str, bytes]) -> bool:
     return leaf.public_key() == KEY.public_key() and signed_by(leaf, issuer)
 
 
+def title(result: dict[str, bytes]) -> str:
+    """The attribute that a leaf's subject has beyond the Connector's own."""
+    leaf = certificates(result)[0]
+    assert common_name(leaf)
+    return str(leaf.subject.get_attributes_for_oid(NameOID.TITLE)[0].value)
+
+
+def issuer(result: dict[str, bytes]) -> str:
+    names = {one.issuer for one in certificates(result)}
+    assert len(names) == 1
+    return names.pop().rfc4514_string()
+
+
 NOW = datetime.now(UTC)
 CHAINS: dict[str, Callable[[dict[str, bytes]], bool]] = {
     "wrong-key": lambda result: certificates(result)[0].public_key() != KEY.public_key(),
@@ -222,6 +250,16 @@ CHAINS: dict[str, Callable[[dict[str, bytes]], bool]] = {
         good(result) and result["certificateChain"].startswith(b"Bag Attributes")
     ),
     "server-auth-eku": good,
+    "leaf-subject:so long": lambda result: good(result) and title(result) == "so long",
+    "leaf-subject-control-characters": lambda result: (
+        good(result) and "\x1b[31m\x07\x00\r\n" in title(result)
+    ),
+    "leaf-subject-bidi": lambda result: good(result) and "\u202e" in title(result),
+    "leaf-subject-base64": lambda result: good(result) and bool(re.fullmatch(r"[\w-]{86}==", title(result))),
+    "leaf-subject-very-long": lambda result: good(result) and len(title(result)) == 60_000,
+    "ca-name:My own": lambda result: good(result) and "CN=My own" in issuer(result),
+    "ca-name-control-characters": lambda result: good(result) and "\x1b[31m" in issuer(result),
+    "ca-name-bidi": lambda result: good(result) and "\u202e" in issuer(result),
 }
 
 
@@ -301,6 +339,45 @@ async def test_a_chain_of_a_new_ca_is_not_accepted_at_the_door(emulator: Emulato
     assert await refusal(emulator, client_context(emulator, credential)) == "TLSV1_ALERT_UNKNOWN_CA"
 
 
+@pytest.mark.parametrize(
+    ("fault", "reason", "count"),
+    [
+        ("ca-1024-bits", "CA_KEY_TOO_SMALL", 2),
+        ("ca-sha1", "CA_MD_TOO_WEAK", 3),
+        ("leaf-sha1", "CA_MD_TOO_WEAK", 2),
+    ],
+)
+async def test_a_weak_chain_holds_together_and_openssl_refuses_to_load_it(
+    emulator: Emulator, tmp_path: Path, fault: str, reason: str, count: int
+) -> None:
+    emulator.fault(fault)
+    result = fields(await answer_to("sign", emulator))
+    made = certificates(result)
+    assert len(made) == count
+    assert all(one.issuer == above.subject for one, above in itertools.pairwise(made))
+    credential = save(tmp_path / "weak", result["certificateChain"])
+    with pytest.raises(ssl.SSLError) as refused:
+        client_context(emulator, credential)
+    assert refused.value.reason == reason
+    verified = await openssl_verify(tmp_path / "weak", made)
+    assert verified == "OK", "at security level 0 nothing is wrong with it"
+
+
+async def openssl_verify(folder: Path, made: list[x509.Certificate]) -> str:
+    """What `openssl verify` says about the chain when no algorithm is too weak for it."""
+    names = [folder / f"{number}.pem" for number in range(len(made))]
+    for name, one in zip(names, made, strict=True):
+        name.write_bytes(one.public_bytes(serialization.Encoding.PEM))
+    between = [part for name in names[1:-1] for part in ("-untrusted", str(name))]
+    process = await asyncio.create_subprocess_exec(
+        *("openssl", "verify", "-auth_level", "0", "-CAfile", str(names[-1]), *between, str(names[0])),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    return output.decode().strip().rpartition(": ")[2]
+
+
 async def test_a_fresh_certificate_is_not_accepted_for_a_while(emulator: Emulator, tmp_path: Path) -> None:
     emulator.fault("not-accepted-yet:1h")
     fresh = await obtain(emulator, tmp_path / "fresh")
@@ -344,9 +421,44 @@ async def test_a_wrong_content_type_leaves_the_body_alone(emulator: Emulator) ->
     assert (answer.headers["content-type"], answer.json()) == ("text/html", {"data": {"__typename": "Query"}})
 
 
-async def test_the_date_can_be_missing(emulator: Emulator) -> None:
-    emulator.fault("no-date")
-    assert "date" not in (await ask(emulator, PROBE)).headers
+YEAR_1, YEAR_9999 = "Mon, 01 Jan 0001 00:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 GMT"
+DATES: dict[str, Callable[[str | None], bool]] = {
+    "no-date": lambda date: date is None,
+    "date-ahead:60d": lambda date: hours_ahead(date) == 60 * 24,
+    "date-behind:3h": lambda date: hours_ahead(date) == -3,
+    "date-year-1": lambda date: date == YEAR_1,
+    "date-year-9999": lambda date: date == YEAR_9999,
+    "date-odd": lambda date: date == "yesterday at noon",
+    "date-odd:Wednesday, 25-Nov-26 20:00:00 GMT": lambda date: date == "Wednesday, 25-Nov-26 20:00:00 GMT",
+}
+
+
+def hours_ahead(date: str | None) -> int:
+    assert date
+    return round((parsedate_to_datetime(date) - datetime.now(UTC)) / timedelta(hours=1))
+
+
+@pytest.mark.parametrize(("fault", "holds"), DATES.items())
+async def test_the_date_can_be_wrong_whoever_answers(
+    emulator: Emulator, fault: str, holds: Callable[[str | None], bool]
+) -> None:
+    name, _, param = fault.partition(":")
+    emulator.fault(f"{name}@probe" + (f":{param}" if param else ""))
+    emulator.fault("429@probe*1")
+    emulator.fault("empty-400@probe*1")
+    answers = [await ask(emulator, PROBE) for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [429, 400, 200, 200]
+    assert all(holds(answer.headers.get("date")) for answer in answers)
+    assert hours_ahead((await ask(emulator, CONFIGURATION)).headers["date"]) == 0
+    assert emulator.counters["faults"][name] == 4
+
+
+async def test_the_date_can_change_from_answer_to_answer(emulator: Emulator) -> None:
+    emulator.fault("date-changing:10d")
+    dates = [(await ask(emulator, PROBE)).headers.get("date") for _ in range(14)]
+    assert [hours_ahead(date) for date in (dates[0], dates[1], dates[4])] == [240, -240, 0]
+    assert [dates[2], dates[3], dates[5], dates[6]] == [None, YEAR_9999, "yesterday at noon", YEAR_1]
+    assert dates[9] is None, "and so on"
 
 
 async def test_errors_can_come_together_with_data(emulator: Emulator) -> None:
@@ -403,6 +515,24 @@ async def test_a_broken_answer_is_a_transport_error_and_whether_it_acted_is_know
         await ask(emulator, CONFIGURATION)
     assert emulator.counters["tokens_minted"] == int(acted)
     assert emulator.requests[-1]["faults"] == [fault]
+
+
+@pytest.mark.parametrize("fault", ["reset-after-acting", "close-after-acting"])
+@pytest.mark.parametrize(
+    ("operation", "acted"),
+    [("configuration", "tokens_minted"), ("sign", "signatures"), ("revoke", "revocations"), ("probe", None)],
+)
+async def test_an_answer_can_be_lost_after_each_operation(
+    emulator: Emulator, fault: str, operation: str, acted: str | None
+) -> None:
+    emulator.fault(f"{fault}@{operation}*1")
+    with pytest.raises((httpx.ReadError, httpx.RemoteProtocolError)):
+        await answer_to(operation, emulator)
+    assert emulator.counters["calls"][operation] == 1
+    if acted is not None:
+        assert emulator.counters[acted] == 1
+    status = (await answer_to(operation, emulator)).status_code
+    assert status == (400 if operation == "revoke" else 200), "a certificate revoked unheard is revoked"
 
 
 @pytest.mark.parametrize("fault", ["reset-before-acting", "403-rbac", "429", "html-200"])
@@ -559,7 +689,7 @@ async def test_a_good_certificate_is_refused_with_a_genuine_alert(
 
 async def test_every_row_of_the_table_is_proven_here() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
-    proven = {name.partition(":")[0] for name in (*ANSWERS, *MESSAGES, *CONFIGURATIONS, *CHAINS)}
+    proven = {name.partition(":")[0] for name in (*ANSWERS, *MESSAGES, *CONFIGURATIONS, *CHAINS, *DATES)}
     unproven = [name for name in FAULTS if name not in proven and f'"{name}' not in text]
     assert unproven == []
 

@@ -169,6 +169,8 @@ CONFIGURATIONS = (
         "wrong-types",
         "null-field:certificateSigningRequestInfo",
     ),
+    *_at("configuration", GOOD, "connector-url-unreachable"),
+    *_at("configuration", PROTOCOL, "connector-url-not-https", "connector-url-nonsense"),
     *_at("connect", PROTOCOL, "null-token", "empty-token", "missing-token", "null-csr-info"),
     *_at(
         "connect", PROTOCOL, "null-management-plane", "null-connector-url", "missing-csr-info", "wrong-types"
@@ -199,12 +201,22 @@ CHAINS = (
         "wrapped-in-text",
         signed=True,
     ),
-    Row("new-ca", UNAUTHENTICATED, ("sign",), signed=True, lasts=True),
+    *_at("sign", PROTOCOL, "ca-sha1", "leaf-sha1", signed=True),
+    *_at("sign", PROTOCOL, "leaf-subject", "leaf-subject-control-characters", signed=True),
+    *_at("sign", PROTOCOL, "leaf-subject-bidi", signed=True),
+    *(
+        Row(fault, UNAUTHENTICATED, ("sign",), signed=True, lasts=True)
+        for fault in ("new-ca", "ca-name", "ca-name-control-characters", "ca-name-bidi")
+    ),
 )
 
 REWRITES = (
     Row("wrong-content-type", GOOD, signed=True),
     Row("no-date", GOOD, signed=True),
+    Row("date-ahead:1h", GOOD, signed=True),
+    Row("date-behind:30s", GOOD, signed=True),
+    Row("date-odd", GOOD, signed=True),
+    Row("date-changing:30s", GOOD, RENEWAL, signed=True),
     *(
         Row(fault, PROTOCOL, signed=True)
         for fault in (
@@ -243,3 +255,14 @@ TRANSPORT = (
 )
 
 ROWS = (*CONNECTION, *EDGE, *GATE, *MESSAGES, *CONFIGURATIONS, *CHAINS, *REWRITES, *TRANSPORT)
+
+# Faults whose meaning for a caller takes more than one call to show.
+ELSEWHERE = {
+    "ca-1024-bits",
+    "connector-url-bad-name",
+    "connector-url-port-0",
+    "date-year-1",
+    "date-year-9999",
+    "leaf-subject-base64",
+    "leaf-subject-very-long",
+}
