@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 from . import __version__
 from .adapters.clock import Clock
@@ -23,6 +24,7 @@ from .adapters.keys import KeyMaker
 from .adapters.metrics import Metrics
 from .adapters.notifier import Notifier, Targets
 from .adapters.publisher import Publisher
+from .adapters.worker import Worker
 from .api.access import Access
 from .api.application import ROUTES, Health, create_api
 from .api.server import listen_tcp, listen_unix, serve
@@ -37,6 +39,10 @@ from .settings import Settings
 _log = logging.getLogger("compass_sidecar.main")
 # SIGTERM ends the process within five seconds, and the server needs some of them.
 STOP_GRACE = timedelta(seconds=3)
+# What does not end by itself by then is left behind.
+_END_LIMIT = timedelta(seconds=1)
+# An fsync on a busy disk takes seconds; one that takes this long is stuck.
+_DISK_LIMIT = timedelta(minutes=2)
 _ACTIONS = frozenset({"/renew", "/connect", "/revoke"})
 _COMMAND_VARIABLES = ("PATH", "HOME", "LANG")
 
@@ -48,7 +54,7 @@ class House:
     scheduler: Scheduler
     connector: Connector
     notifier: Notifier
-    events: EventLog
+    journal: Worker
     store: Store
     metrics: Metrics
 
@@ -71,7 +77,13 @@ def _furnish(settings: Settings, environment: Mapping[str, str], clock: Clock, s
     journal = Journal(settings.store_dir, warn=_warn)
     metrics = Metrics(version=__version__, python=sys.version.split()[0], operations=OPERATIONS)
     metrics.expect((route, "POST" if route in _ACTIONS else "GET", 200) for route in sorted(ROUTES))
-    events = EventLog(now=clock.now, append=journal.append, tail=journal.tail(20), observe=metrics.event)
+    writer = _worker("journal")
+    events = EventLog(
+        now=clock.now,
+        append=partial(writer.submit, journal.append),
+        tail=journal.tail(20),
+        observe=metrics.event,
+    )
 
     def report(kind: str, error: NotificationError | None) -> None:
         metrics.notification(kind, "success" if error is None else "failure")
@@ -104,12 +116,16 @@ def _furnish(settings: Settings, environment: Mapping[str, str], clock: Clock, s
         observe=observe,
         now=clock.now,
     )
+    keys = KeyMaker(settings.key_size)
+    keys.start()
     renewal = Renewal(
         clock=clock,
         store=store,
         connector=connector,
-        keys=KeyMaker(settings.key_size),
+        keys=keys,
         publisher=_publisher(settings),
+        disk=_worker("store"),
+        publishing=_worker("publisher"),
         journal=events,
         plan=Plan(settings.connector_url, settings.revoke_superseded_after),
     )
@@ -129,7 +145,14 @@ def _furnish(settings: Settings, environment: Mapping[str, str], clock: Clock, s
         events=events.newest,
         version=__version__,
     )
-    return House(scheduler, connector, notifier, events, store, metrics)
+    return House(scheduler, connector, notifier, writer, store, metrics)
+
+
+def _worker(name: str) -> Worker:
+    """Its thread is made now: a process that runs out of threads later still renews."""
+    worker = Worker(name, limit=_DISK_LIMIT)
+    worker.start()
+    return worker
 
 
 def _inputs(settings: Settings, clock: Clock, store: Store) -> OperatorInputs:
@@ -190,15 +213,17 @@ async def run(settings: Settings, environment: Mapping[str, str]) -> None:
     """Serve until SIGTERM or SIGINT. Raises SettingsError or StoreLocked when it cannot start."""
     if settings.ignored_variables:
         _log.info("ignored-variables", extra={"names": list(settings.ignored_variables)})
+    # Makes libuv's threads for name lookups: it aborts the process if it cannot make them later.
+    await asyncio.get_running_loop().getaddrinfo("127.0.0.1", None)
     house = await asyncio.to_thread(build, settings, environment)
     try:
         await house.scheduler.start()
         with ExitStack() as stack:
             await _serve(house, settings, stack)
     finally:
-        await house.notifier.aclose()
-        await house.connector.aclose()
-        house.events.close()
+        closing = [asyncio.create_task(each.aclose()) for each in (house.notifier, house.connector)]
+        await asyncio.wait(closing, timeout=_END_LIMIT.total_seconds())
+        house.journal.drain(_END_LIMIT)
         house.store.close()
         _log.info("stopped")
 

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-SHARED_ADAPTERS = ("files", "transport", "diagnosis")
+SHARED_ADAPTERS = ("files", "transport", "diagnosis", "worker")
 # Which modules of ours a room may import; a package stands for all that is in it.
 ROOMS: Mapping[str, frozenset[str]] = {
     "compass_sidecar": frozenset(),  # the version
@@ -21,7 +21,7 @@ ROOMS: Mapping[str, frozenset[str]] = {
             "core": ("errors", "core"),
             "settings": ("errors", "core"),
             "engine": ("errors", "core", "engine"),
-            # Several adapters write files and several speak HTTP: what they share is the exception.
+            # Several adapters write files, speak HTTP or have threads: what they share is the exception.
             "adapters": ("", "errors", "core", *(f"adapters.{each}" for each in SHARED_ADAPTERS)),
             "api": ("", "errors", "core", "engine", "api"),
             "cli": ("", "errors", "core", "adapters", "settings", "cli", "__main__"),

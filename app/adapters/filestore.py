@@ -45,6 +45,7 @@ _NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}")
 _INSTANCE_ID = re.compile(r"[0-9a-f]{32}")
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 _POLL = timedelta(milliseconds=100)
+_CLOSE_LIMIT = 1.0  # seconds
 # Each is 70 bytes and means a first connection; instance.json stays far below what we read.
 _TOKENS_KEPT = 1000
 
@@ -119,11 +120,15 @@ class Store:
         return None
 
     def close(self) -> None:
-        """Release the lock. Nothing else may be called afterwards."""
-        with self._guard:
+        """Release the lock. Nothing else may be called afterwards. A call that hangs is not waited for."""
+        guarded = self._guard.acquire(timeout=_CLOSE_LIMIT)
+        try:
             if self._lock is not None:
                 os.close(self._lock)
                 self._lock = None
+        finally:
+            if guarded:
+                self._guard.release()
 
     # -- opening ------------------------------------------------------------------------------
 

@@ -3,11 +3,17 @@
 import asyncio
 import os
 import threading
+from concurrent.futures import Future
 from contextlib import suppress
+from datetime import timedelta
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ..core.csr import make_key
+from .worker import Worker
+
+# RSA-4096 takes up to 3 s of CPU time, and a container may have a hundredth of a CPU.
+_LIMIT = timedelta(minutes=10)
 
 
 class KeyMaker:
@@ -15,41 +21,42 @@ class KeyMaker:
 
     def __init__(self, bits: int) -> None:
         self._bits = bits
-        self._next: asyncio.Future[rsa.RSAPrivateKey] | None = None
+        self._worker = Worker("key", limit=_LIMIT)
+        self._next: Future[rsa.RSAPrivateKey] | None = None
+
+    def start(self) -> None:
+        """Make the thread. Raises RuntimeError if there is none to be had."""
+        self._worker.start()
 
     def begin(self) -> None:
         """Start making the next key, unless there is one or one is being made."""
-        if self._next is not None:
-            return
-        loop = asyncio.get_running_loop()
-        self._next = loop.create_future()
-        # A thread of its own: the pool's would be waited for when the process ends.
-        threading.Thread(target=self._make, args=(loop, self._next), name="key", daemon=True).start()
+        if self._next is None or _failed(self._next):
+            self._next = self._worker.submit(self._make)
 
     async def ready(self) -> None:
-        """Return once a key can be taken without waiting."""
+        """Return once a key can be taken without waiting. Raises what kept it from being made.
+
+        A caller who leaves while waiting loses no key.
+        """
         self.begin()
         assert self._next is not None  # noqa: S101 - begin() has set it
-        await asyncio.shield(self._next)
+        if not self._next.done():
+            async with asyncio.timeout(_LIMIT.total_seconds()):
+                await asyncio.shield(asyncio.wrap_future(self._next))
 
     async def take(self) -> rsa.RSAPrivateKey:
-        """The key, which is forgotten here; a caller who leaves while waiting loses none."""
+        """The key, which is forgotten here."""
         await self.ready()
         assert self._next is not None  # noqa: S101 - only one attempt at a time takes keys
         key, self._next = self._next.result(), None
         return key
 
-    def _make(self, loop: asyncio.AbstractEventLoop, future: asyncio.Future[rsa.RSAPrivateKey]) -> None:
-        # Whoever is served meanwhile goes first; on Linux a nice value is the thread's own.
+    def _make(self) -> rsa.RSAPrivateKey:
+        # Requests that are served meanwhile go first; on Linux a nice value is the thread's own.
         with suppress(OSError):  # a strict system call filter refuses even this
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
-        key = make_key(self._bits)
-        try:
-            loop.call_soon_threadsafe(_hand_over, future, key)
-        except RuntimeError:
-            return  # the loop was closed meanwhile: the process ends, and nobody wants the key
+        return make_key(self._bits)
 
 
-def _hand_over(future: asyncio.Future[rsa.RSAPrivateKey], key: rsa.RSAPrivateKey) -> None:
-    if not future.done():
-        future.set_result(key)
+def _failed(future: "Future[rsa.RSAPrivateKey]") -> bool:
+    return future.cancelled() or (future.done() and future.exception() is not None)

@@ -3,10 +3,10 @@
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
+from functools import partial
 
 _log = logging.getLogger("compass_sidecar.engine.events")
 # The newest in the status; the journal on disk has the rest.
@@ -35,16 +35,13 @@ _WARNINGS = frozenset(
 
 
 class EventLog:
-    """Never raises and never waits: the disk is written by one thread, in order.
-
-    `observe(event, details)` is told of each.
-    """
+    """Never raises and never waits: `append(entry)` and `observe(event, details)` have to return at once."""
 
     def __init__(
         self,
         *,
         now: Callable[[], datetime],
-        append: Callable[[Mapping[str, object]], None],
+        append: Callable[[Mapping[str, object]], object],
         tail: list[dict[str, object]],
         observe: Callable[[str, Mapping[str, object]], None] = lambda *_: None,
     ) -> None:
@@ -52,7 +49,6 @@ class EventLog:
         self._append = append
         self._observe = observe
         self._newest: deque[Mapping[str, object]] = deque(tail, maxlen=SHOWN)
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._correlation_id: ContextVar[str | None] = ContextVar("correlation_id", default=None)
 
     @contextmanager
@@ -69,17 +65,16 @@ class EventLog:
         shown = {key: _plain(value) for key, value in details.items() if value is not None}
         _log.log(logging.WARNING if event in _WARNINGS else logging.INFO, event, extra=shown)
         entry = {"at": _plain(self._now()), "event": event, **shown}
-        self._observe(event, shown)
         self._newest.append(entry)
-        self._writer.submit(self._append, entry)
+        for tell in (partial(self._observe, event, shown), partial(self._append, entry)):
+            try:
+                tell()
+            except Exception:  # noqa: BLE001 - such as no thread for the journal: no reason to fail a renewal
+                _log.exception("internal-error", extra={"detail": "metrics or journal miss an event"})
 
     def newest(self) -> tuple[Mapping[str, object], ...]:
         """The newest entries, newest last."""
         return tuple(self._newest)
-
-    def close(self) -> None:
-        """Return when everything is on disk."""
-        self._writer.shutdown()
 
 
 def _plain(value: object) -> object:

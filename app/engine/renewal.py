@@ -37,6 +37,7 @@ from ..errors import (
     NotCurrent,
     StoreDamaged,
     StoreError,
+    StoreWriteFailed,
     SubjectRefused,
 )
 
@@ -85,6 +86,13 @@ class Connector(Protocol):
     async def retire(self, keep: frozenset[str]) -> None: ...
 
 
+class Worker(Protocol):
+    """A thread for blocking calls."""
+
+    async def run(self, call: Callable[..., T], *args: object) -> T:
+        """The call's result, or what it raises. Raises TimeoutError if it takes too long."""
+
+
 class Publisher(Protocol):
     """Blocking; raises StoreError."""
 
@@ -127,6 +135,8 @@ class Renewal:
         connector: Connector,
         keys: Keys,
         publisher: Publisher | None,
+        disk: Worker,
+        publishing: Worker,
         journal: Journal,
         plan: Plan,
     ) -> None:
@@ -135,6 +145,8 @@ class Renewal:
         self._connector = connector
         self._keys = keys
         self._publisher = publisher
+        self._worker = disk
+        self._publishing = publishing
         self._journal = journal
         self._plan = plan
         self.lock = asyncio.Lock()
@@ -150,10 +162,10 @@ class Renewal:
     async def restore(self) -> None:
         """Take up what the store holds: the current generation, and a renewal that was under way."""
         try:
-            self.generation = await _disk(self._store.load)
+            self.generation = await self._disk(self._store.load)
         except StoreDamaged as error:
             self._journal.record("store-damaged", code=error.code, detail=error.detail)
-        self.pending = await _disk(self._store.pending)
+        self.pending = await self._disk(self._store.pending)
         if self.pending is not None and self.pending.begun_by != self._fingerprint():
             await self._drop("it was begun with another credential")
         await self._note_superseded()
@@ -225,7 +237,7 @@ class Renewal:
         except CredentialError as error:
             raise ConnectorProtocol(error.detail) from error
         key = await self._keys.take()
-        csr_pem = await asyncio.to_thread(make_csr, key, subject)
+        csr_pem = await self._disk(make_csr, key, subject)  # not on the event loop: it signs
         pending = Pending(
             origin=origin,
             begun_by=self._fingerprint(),
@@ -311,7 +323,7 @@ class Renewal:
 
     async def _prove(self, pending: Pending, correlation_id: str) -> str | None:
         """The URL at which the new pair was accepted; None if it has to be used without a proof."""
-        pair = await _disk(self._store.pending_pair, pending)
+        pair = await self._disk(self._store.pending_pair, pending)
         # The pauses end with None: the last refusal is the attempt's.
         for pause in (*_PROOF_PAUSES, None):
             try:
@@ -352,7 +364,7 @@ class Renewal:
             return
         await self._connector.probe(self._door(generation, correlation_id))
         facts = replace(generation.facts, proven_at=self._clock.now())
-        self.generation = await _disk(self._store.amend, generation, facts)
+        self.generation = await self._disk(self._store.amend, generation, facts)
         self._journal.record("proven", fingerprint=generation.chain.fingerprint)
 
     def _known_url(self) -> str | None:
@@ -385,7 +397,7 @@ class Renewal:
 
     async def _activate(self, credential: Credential, facts: Facts) -> Generation:
         previous = self.generation
-        generation = await _disk(self._store.activate, credential, facts)
+        generation = await self._disk(self._store.activate, credential, facts)
         self.generation = generation
         self.pending, self._unsaved = None, False
         await self._schedule_revocation(previous)
@@ -399,7 +411,7 @@ class Renewal:
         if self._publisher is None or self.generation is None:
             return
         try:
-            if await _disk(self._publisher.publish, self.generation.credential):
+            if await _within_limit(self._publishing, self._publisher.publish, self.generation.credential):
                 self._journal.record("published", fingerprint=self.generation.chain.fingerprint)
             self.published = True
         except StoreError as error:
@@ -434,7 +446,7 @@ class Renewal:
 
     async def _remember(self, token: OneTimeToken) -> None:
         try:
-            await _disk(self._store.remember_token, token.digest)
+            await self._disk(self._store.remember_token, token.digest)
         except StoreError as error:  # the token is used all the same, and its answer matters more
             self._journal.record("token-not-remembered", code=error.code, detail=error.detail)
 
@@ -468,7 +480,7 @@ class Renewal:
         facts = replace(generation.facts, revoked_at=self._clock.now())
         self.generation = replace(generation, facts=facts)
         await self._drop("the credential was revoked")
-        self.generation = await _disk(self._store.amend, generation, facts)
+        self.generation = await self._disk(self._store.amend, generation, facts)
 
     async def revoke_superseded(self, correlation_id: str) -> None:
         """Revoke what was superseded long enough ago, each with its own key. The caller holds `lock`."""
@@ -478,7 +490,7 @@ class Renewal:
             if facts.revoke_at is None or now < facts.revoke_at:
                 continue
             await self._connector.revoke(self._door(generation, correlation_id))
-            await _disk(self._store.amend, generation, replace(facts, revoked_at=now))
+            await self._disk(self._store.amend, generation, replace(facts, revoked_at=now))
             self._journal.record("superseded-revoked", fingerprint=generation.chain.fingerprint)
         await self._note_superseded()
 
@@ -488,7 +500,7 @@ class Renewal:
             return
         revoke_at = self._clock.now() + after
         try:
-            await _disk(self._store.amend, previous, replace(previous.facts, revoke_at=revoke_at))
+            await self._disk(self._store.amend, previous, replace(previous.facts, revoke_at=revoke_at))
         except StoreError as error:
             self._journal.record("revocation-not-scheduled", code=error.code, detail=error.detail)
         await self._note_superseded()
@@ -498,7 +510,7 @@ class Renewal:
         now, current = self._clock.now(), self._fingerprint()
         self.superseded = tuple(
             each
-            for each in await _disk(self._store.generations)
+            for each in await self._disk(self._store.generations)
             if each.facts.revoke_at is not None
             and each.facts.revoked_at is None
             and each.chain.fingerprint != current
@@ -525,7 +537,7 @@ class Renewal:
     async def _keep(self, pending: Pending) -> None:
         """Put it on disk; if that fails it stays in memory, and the next attempt begins with this."""
         self.pending, self._unsaved = pending, True
-        await _disk(self._store.save_pending, pending)
+        await self._disk(self._store.save_pending, pending)
         self._unsaved = False
 
     async def _drop(self, why: str) -> None:
@@ -535,11 +547,17 @@ class Renewal:
             return
         self._journal.record("pending-dropped", detail=why)
         try:
-            await _disk(self._store.drop_pending)
+            await self._disk(self._store.drop_pending)
         except StoreError as error:
             self._journal.record("pending-not-removed", code=error.code, detail=error.detail)
 
+    async def _disk(self, call: Callable[..., T], *args: object) -> T:
+        """A slow disk must not hold up the event loop, and one that hangs no attempt."""
+        return await _within_limit(self._worker, call, *args)
 
-async def _disk(call: Callable[..., T], *args: object) -> T:
-    """A slow disk must not hold up the event loop."""
-    return await asyncio.to_thread(call, *args)
+
+async def _within_limit(worker: Worker, call: Callable[..., T], *args: object) -> T:
+    try:
+        return await worker.run(call, *args)
+    except TimeoutError as error:
+        raise StoreWriteFailed("the disk did not answer in time") from error

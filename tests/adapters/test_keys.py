@@ -1,6 +1,7 @@
 """Keys are made ahead of time, in a thread, and handed out once."""
 
 import asyncio
+import threading
 
 import pytest
 
@@ -44,3 +45,27 @@ async def test_the_event_loop_turns_while_a_key_is_made() -> None:
         turns += 1
         await asyncio.sleep(0.001)
     assert turns > 10
+
+
+@pytest.mark.parametrize("bits", [1, 511])
+async def test_a_key_that_cannot_be_made_is_an_error_each_time_and_no_wait_without_end(bits: int) -> None:
+    maker = KeyMaker(bits)
+    maker.begin()
+    for _ in range(2):
+        with pytest.raises(ValueError, match="key_size"):
+            async with asyncio.timeout(30):
+                await maker.take()
+
+
+async def test_the_next_key_is_made_after_one_that_could_not_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    maker = KeyMaker(2048)
+
+    def starved(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", starved)
+        with pytest.raises(RuntimeError, match="new thread"):
+            await maker.take()
+    async with asyncio.timeout(60):
+        assert (await maker.take()).key_size == 2048

@@ -14,6 +14,7 @@ import httpx
 
 from compass_sidecar.adapters.clock import Clock
 from compass_sidecar.adapters.connector import Connector, Observation
+from compass_sidecar.adapters.worker import Worker
 from compass_sidecar.api.access import Access
 from compass_sidecar.core.credential import Chain, Credential, parse_certificates
 from compass_sidecar.core.generation import Facts, Origin
@@ -89,6 +90,7 @@ class Stage(House):
         self.said = Recorder()
         self.inputs = Inputs()
         self.keys = Keys()
+        self.worker = Worker("disk", limit=timedelta(minutes=1))
         self.open()
         self.api: httpx.AsyncClient = local_client(self.scheduler, Access(api_token=TOKEN))  # type: ignore[arg-type]
         self.api.headers.update(BEARER)

@@ -10,6 +10,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from compass_sidecar.adapters.filestore import Store
+from compass_sidecar.adapters.worker import Worker
 from compass_sidecar.core.credential import Credential
 from compass_sidecar.core.generation import Facts, Generation, Origin
 from compass_sidecar.core.policy import Policy
@@ -102,6 +103,7 @@ class House:
         self.said = Recorder()
         self.inputs = Inputs()
         self.keys = Keys()
+        self.worker = Worker("disk", limit=timedelta(minutes=1))
         self.connector_clock = ConnectorClock(self.clock.elapsed)
         self.open()
 
@@ -118,6 +120,8 @@ class House:
             connector=self.connector,
             keys=self.keys,
             publisher=None,
+            disk=self.worker,
+            publishing=self.worker,
             journal=self.said,
             plan=self.plan,
         )
