@@ -22,7 +22,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 from pydantic.fields import FieldInfo
 
 from .core.text import format_duration, parse_duration
-from .core.token import parse_token
+from .core.token import is_rest_adapter, parse_token
 from .errors import RequestRefused, SettingsError
 
 SYSTEM_STORE_DIR = Path("/var/lib/compass-sidecar")
@@ -85,6 +85,8 @@ def _public_url(text: str, *schemes: str) -> SplitResult:
 def _token_connector_url(text: str) -> str:
     if _public_url(text, "https").fragment:
         raise ValueError("should not contain a fragment (the part after #)")
+    if is_rest_adapter(text):
+        raise ValueError("should be the connectorURL, not the legacyConnectorURL of the REST adapter")
     return text.partition("?")[0].removesuffix("#")
 
 
@@ -112,10 +114,6 @@ def _header(text: str) -> str:
     if not text or " " in text or not (text.isascii() and text.isprintable()):
         raise ValueError("should be ASCII without spaces or line breaks: it travels in an HTTP header")
     return text
-
-
-def _token(text: str) -> str:
-    return _header("".join(text.split()))  # base64 comes wrapped
 
 
 def _api_token(text: str) -> str:
@@ -166,7 +164,6 @@ ConnectorURL = Annotated[str | None, _text(_connector_url)]
 TokenConnectorURL = Annotated[str | None, _text(_token_connector_url)]
 Webhook = Annotated[str | None, _text(_webhook)]
 Proxy = Annotated[SecretStr | None, _text(_proxy)]
-Token = Annotated[SecretStr | None, _text(_token)]
 APIToken = Annotated[SecretStr | None, _text(_api_token)]
 Command = Annotated[tuple[str, ...] | None, _text(_command)]
 SocketPath = Annotated[Path | None, _text(_socket_path)]
@@ -214,7 +211,9 @@ class Settings(BaseModel):
     )
     client_key_file: Path | None = _row(None, "Its key (PEM: PKCS#1, PKCS#8 or encrypted PKCS#8).")
     client_key_passphrase: SecretStr | None = _row(None, "The passphrase of that key.")
-    token: Token = _row(None, "One-time token for the first connection: plain, base64 of JSON, or a URL.")
+    token: SecretStr | None = _row(
+        None, "One-time token for the first connection: plain, `raw` (JSON), `rawEncoded` (base64), or a URL."
+    )
     token_file: Path | None = _row(None, "File with that token; looked at every 30 s while it is needed.")
     token_connector_url: TokenConnectorURL = _row(
         None, "Token-Secured Connector URL, https only, for a plain token; its query is not used."
@@ -419,7 +418,7 @@ def _secret_in(path: Path) -> str:
     if len(data) > _SECRET_FILE_LIMIT:
         raise ValueError(f"is too large for a secret: at most {_SECRET_FILE_LIMIT} bytes")
     try:
-        text = data.decode()
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError("is not UTF-8 text") from None
     secret = text[:-2] if text.endswith("\r\n") else text.removesuffix("\n")
@@ -467,7 +466,7 @@ def _contradictions(settings: Settings, given: Mapping[str, str], wrong: Mapping
 
 
 def _token_problems(token: str, url: str | None) -> list[str]:
-    right = "write a plain token and set COMPASS_TOKEN_CONNECTOR_URL, or a token that brings its URL"
+    right = "write a token that brings its URL (`raw`, `rawEncoded`), or set COMPASS_TOKEN_CONNECTOR_URL too"
     try:
         parse_token(token, url)
     except RequestRefused as error:

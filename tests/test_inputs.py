@@ -84,6 +84,16 @@ async def test_a_token_file_may_come_later_and_change(tmp_path: Path) -> None:
     assert second.value == "token-b"
 
 
+async def test_a_token_file_may_hold_what_the_director_returned_behind_a_byte_order_mark(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "token"
+    path.write_text('\ufeff{"token": "token-a", "connectorURL": "https://c/", "usedAt": "—"}\n')
+    token = await inputs(token_file=path, token_url=None).token()
+    assert token is not None
+    assert (token.value, token.url) == ("token-a", "https://c/")
+
+
 async def test_a_token_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(RequestRefused, match=f"{tmp_path} cannot be read: Is a directory"):
         await inputs(token_file=tmp_path).token()

@@ -153,8 +153,7 @@ BAD = [
     ("CONNECTOR_TIMEOUT", "99999999d", "is too long"),
     ("REVOKE_SUPERSEDED_AFTER", "0s", "longer than 0s"),
     ("RENEWAL_MIN_INTERVAL", "nan", "is not a duration"),
-    ("TOKEN", " ", "HTTP header"),
-    ("TOKEN", "sécret", "HTTP header"),
+    ("TOKEN_CONNECTOR_URL", "https://host/v1/applications/signingRequests/info", "REST adapter"),
     ("PUBLISH_GROUP", "staff", "whole number"),
     ("PUBLISH_GROUP", "-1", "greater than or equal to 0"),
     ("PUBLISH_GROUP", "4294967295", "less than or equal to 4294967294"),
@@ -325,6 +324,10 @@ def test_other_prefixes_are_none_of_our_business() -> None:
         ({"PUBLISH_GROUP": "0"}, "PUBLISH_GROUP"),
         ({"EXPOSE_PRIVATE_KEY": "true"}, "EXPOSE_PRIVATE_KEY"),
         ({"TOKEN": "plain"}, "TOKEN"),
+        ({"TOKEN": " "}, "TOKEN"),
+        ({"TOKEN": "sécret", "TOKEN_CONNECTOR_URL": URL}, "TOKEN"),
+        ({"TOKEN": "'plain'", "TOKEN_CONNECTOR_URL": URL}, "TOKEN"),
+        ({"TOKEN": "https://host/v1/applications/signingRequests/info?token=abc"}, "TOKEN"),
         ({"TOKEN": "https://host/connector"}, "TOKEN"),
         ({"TOKEN": "https://[host?token=abc"}, "TOKEN"),
         ({"TOKEN": "http://host/connector?token=abc"}, "TOKEN"),
@@ -360,6 +363,7 @@ def test_a_contradiction_is_a_problem_of_one_variable(variables: dict[str, str],
         {"TOKEN": SELF_CONTAINED.rstrip("=")},
         {"TOKEN": f"{SELF_CONTAINED[:9]}\n{SELF_CONTAINED[9:]}\n"},
         {"TOKEN": f"{URL}?token=abc"},
+        {"TOKEN": json.dumps({"token": "abc", "connectorURL": URL, "used": False})},
         {"TOKEN_CONNECTOR_URL": URL},
         {"HEALTH_HOST": "10.0.0.1"},
         {"HEALTH_PORT": "8081"},
@@ -425,9 +429,12 @@ def test_a_proxy_with_a_password_may_come_from_a_file_too(tmp_path: Path) -> Non
         ("\nx", "\nx"),
         (" x ", " x "),
         ("x\r", "x\r"),
+        ("\ufeffx\n", "x"),
     ],
 )
-def test_one_trailing_newline_of_the_file_is_dropped(content: str, expected: str, tmp_path: Path) -> None:
+def test_a_byte_order_mark_and_one_trailing_newline_of_the_file_are_dropped(
+    content: str, expected: str, tmp_path: Path
+) -> None:
     (tmp_path / "secret").write_bytes(content.encode())
     found = read(NOTIFY_WEBHOOK="https://host/", NOTIFY_WEBHOOK_SECRET_FILE=str(tmp_path / "secret"))
     assert secret(found.notify_webhook_secret) == expected

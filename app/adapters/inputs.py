@@ -78,9 +78,9 @@ class OperatorInputs:
             return self._token or ""
         try:
             with self._token_file.open("rb") as file:
-                return file.read(_LONGEST_TOKEN + 1).decode("ascii").strip()
+                return file.read(_LONGEST_TOKEN + 1).decode("utf-8-sig").strip()
         except FileNotFoundError:
             return ""  # an operator may put it there later
         except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not ASCII text"
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
             raise RequestRefused(f"the token file {self._token_file} cannot be read: {reason}") from error

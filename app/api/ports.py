@@ -36,7 +36,7 @@ class Sidecar(Protocol):
         """
 
     def connect(self, token: str, connector_url: str | None) -> "asyncio.Task[Renewed]":
-        """A connection with a token in any of its three forms. Raises Busy or RequestRefused at once."""
+        """A connection with a token in any of its forms. Raises Busy or RequestRefused at once."""
 
     def revoke(self, fingerprint: str) -> "asyncio.Task[None]":
         """Revocation of the current certificate. Raises Busy, NotCurrent or NoCredential at once."""

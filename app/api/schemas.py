@@ -196,14 +196,14 @@ class PendingAnswer(BaseModel):
 
 
 class ConnectRequest(BaseModel):
-    """A one-time token; as base64 of JSON, or as a URL, it brings its URL along."""
+    """A one-time token. As JSON, base64 of JSON, or a URL it brings its URL along."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     token: str = Field(
         min_length=1,
         repr=False,
-        description="Plain, base64 of JSON, or a URL with `?token=`",
+        description="Plain, JSON (`raw`), base64 of that (`rawEncoded`), or a URL with `?token=`",
         examples=["..."],
     )
     connector_url: str | None = Field(

@@ -107,7 +107,7 @@ def _secret(environ: Mapping[str, str], variable: str) -> str | None:
 
 def _read(path: str, name: str) -> str:
     try:
-        with Path(path).open() as file:
+        with Path(path).open(encoding="utf-8-sig") as file:
             return file.read(_LONGEST_SECRET)
     except (OSError, ValueError) as error:
         reason = files.reason(error) if isinstance(error, OSError) else "it is not text"

@@ -1,10 +1,10 @@
-"""One-time tokens, in the three forms in which operators hold them."""
+"""One-time tokens, in the forms in which operators hold them."""
 
 import base64
-import binascii
 import hashlib
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
@@ -12,6 +12,8 @@ from ..errors import RequestRefused
 from .answer import is_token
 
 _LONGEST = 16 * 1024
+_UNUSABLE = "the token is empty, too long or not visible ASCII"
+_ADAPTER_PATH = "/v1/applications/"  # of Compass' connectivity-adapter
 _UNFIT = re.compile(r"[\x00-\x20\x7f-\xa0\ud800-\udfff\\]")  # what no URL has, and httpx may refuse later
 
 
@@ -29,47 +31,64 @@ class OneTimeToken:
 
 
 def parse_token(text: str, url: str | None) -> OneTimeToken:
-    """The token in `text`: as it is, base64 of JSON with `token` and `connectorURL`, or a URL with
-    `?token=`. `url` is needed for the first form and wins in the others.
+    """The token in `text`: as it is, JSON with `token` and `connectorURL` (the Director's `raw`), base64 of
+    that (`rawEncoded`), or a URL with `?token=`. `url` is needed for the first form and wins in the others.
 
     Raises RequestRefused, which never repeats the text.
     """
-    text = "".join(text.split())  # base64 often comes wrapped
-    if not text or len(text) > _LONGEST or not text.isprintable() or not text.isascii():
-        raise RequestRefused("the token is empty, too long or not printable ASCII")
-    found = _from_url(text) or _from_json(text) or OneTimeToken(text, "")
+    text = text.removeprefix("\ufeff").strip()
+    if not text or len(text) > _LONGEST:
+        raise RequestRefused(_UNUSABLE)
+    if text[0] in "\"'" and text[0] == text[-1]:
+        raise RequestRefused("the token begins and ends with a quotation mark: remove both")
+    found = _from_json(text) if text.startswith("{") else _from_line("".join(text.split()))
     target = url or found.url
     if not target:
         raise RequestRefused(
             "the token comes without a URL: set COMPASS_TOKEN_CONNECTOR_URL, or give connector_url with it"
         )
     if not is_token(found.value):
-        raise RequestRefused("the token is empty, too long or not visible ASCII")
+        raise RequestRefused(_UNUSABLE)
     return OneTimeToken(found.value, _checked(target))
 
 
-def _from_url(text: str) -> OneTimeToken | None:
-    if "://" not in text:
-        return None
+def is_rest_adapter(url: str) -> bool:
+    """Whether this URL is the REST adapter's, where a GraphQL call consumes the token and fails."""
+    with suppress(ValueError):
+        return urlsplit(url).path.lower().startswith(_ADAPTER_PATH)
+    return False
+
+
+def _from_line(text: str) -> OneTimeToken:
+    """From a text without white space: base64 often comes wrapped."""
+    if "://" in text:
+        return _from_url(text)
+    with suppress(ValueError):
+        decoded = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode()
+        if decoded.lstrip().startswith("{"):
+            return _from_json(decoded)
+    return OneTimeToken(text, "")
+
+
+def _from_url(text: str) -> OneTimeToken:
     try:
         values = parse_qs(urlsplit(text).query).get("token", [])
     except ValueError:  # brackets that are no IPv6 address
         values = []
     if len(values) != 1:
         raise RequestRefused("the token is a URL without one `token` in its query")
-    return OneTimeToken(values[0], text)
+    return OneTimeToken(values[0], "" if is_rest_adapter(text) else text)
 
 
-def _from_json(text: str) -> OneTimeToken | None:
+def _from_json(text: str) -> OneTimeToken:
     try:
-        content = json.loads(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
-    except (ValueError, binascii.Error, RecursionError):
-        return None
-    if not isinstance(content, dict):
-        return None
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        content = None
+    content = content if isinstance(content, dict) else {}
     token, url = content.get("token"), content.get("connectorURL")
     if not isinstance(token, str) or not isinstance(url, str | None):
-        raise RequestRefused("the token is base64 of JSON without `token` and `connectorURL`")
+        raise RequestRefused("the token is JSON without `token` and `connectorURL`")
     return OneTimeToken(token, url or "")
 
 
@@ -84,5 +103,9 @@ def _checked(url: str) -> str:
     if not usable or "@" in parts.netloc:
         raise RequestRefused(
             "the Token-Secured Connector URL must be https, with a host and without user name"
+        )
+    if is_rest_adapter(url):
+        raise RequestRefused(
+            "the URL is that of a REST adapter, which would consume the token: use the connectorURL"
         )
     return urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))

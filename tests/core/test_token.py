@@ -1,4 +1,4 @@
-"""A one-time token is taken in its three forms, and nothing of a token is shown."""
+"""A one-time token is taken in each of its forms, and nothing of a token is shown."""
 
 import base64
 import hashlib
@@ -14,6 +14,7 @@ from compass_sidecar.core.token import OneTimeToken, parse_token
 from compass_sidecar.errors import RequestRefused
 
 URL = "https://compass-gateway.example.com/connector/graphql"
+LEGACY = "https://adapter-gateway.example.com/v1/applications/signingRequests/info"
 OTHER = "https://other.example.com/connector/graphql"
 VALUE = base64.urlsafe_b64encode(bytes(range(64))).decode()
 VISIBLE = string.digits + string.ascii_letters + string.punctuation
@@ -29,8 +30,10 @@ def refusal(text: str, url: str | None = URL) -> str:
     return caught.value.detail
 
 
-# --- the three forms
+# --- the forms
 
+# What the Director answers in `raw`.
+RAW = json.dumps({"token": VALUE, "connectorURL": URL, "used": False, "scenario_groups": ["Büro »1« ???>>>"]})
 JSON_FORM = as_json(token=VALUE, connectorURL=URL)
 MARKED = as_json(token=VALUE, connectorURL=URL, note="»»»???>>>")  # has `+` and `/`
 
@@ -54,6 +57,11 @@ MARKED = as_json(token=VALUE, connectorURL=URL, note="»»»???>>>")  # has `+` 
         (f"{URL}?a=b&token={VALUE}&c=d#fragment", None, URL),
         (f"{URL}?token={VALUE}", OTHER, OTHER),
         (VALUE, f"{URL}?token=another#fragment", URL),
+        (RAW, None, URL),
+        (f"\ufeff{RAW}\r\n", None, URL),
+        (json.dumps(json.loads(RAW), indent=2, ensure_ascii=False), OTHER, OTHER),
+        (f"\ufeff{VALUE}\n", URL, URL),
+        (f"{LEGACY}?token={VALUE}", URL, URL),
     ],
 )
 def test_a_token_is_read_in_each_of_its_forms(text: str, url: str | None, used: str) -> None:
@@ -90,7 +98,18 @@ def test_every_visible_token_is_the_same_in_json_and_alone(value: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", " \n", "x\0y", "\x1b[31m", "tökén", "\ud800", "\N{ZERO WIDTH SPACE}x", "x" * 4097, "x" * 16385]
+    [
+        "",
+        " \n",
+        "\ufeff",
+        "x\0y",
+        "\x1b[31m",
+        "tökén",
+        "\ud800",
+        "\N{ZERO WIDTH SPACE}x",
+        "x" * 4097,
+        "x" * 16385,
+    ]
     + [as_json(token=value, connectorURL=URL) for value in ("", " ", "a b", "a\nb", "a\x00b", "é", "\ud800")]
     + [f"{URL}?token={value}" for value in ("a+b", "a%20b", "a%0d%0aX:y", "a%00b", "%ff", "%C3%A9")],
     ids=ascii,
@@ -131,13 +150,46 @@ def test_a_url_without_one_token_is_refused(text: str) -> None:
     ],
 )
 def test_json_with_something_else_in_it_is_refused(content: dict[str, object]) -> None:
-    assert refusal(as_json(**content)) == "the token is base64 of JSON without `token` and `connectorURL`"
+    refused = "the token is JSON without `token` and `connectorURL`"
+    assert refusal(as_json(**content)) == refusal(json.dumps(content)) == refused
 
 
-@pytest.mark.parametrize("text", [VALUE, as_json(token=VALUE), as_json(token=VALUE, connectorURL="")])
+@pytest.mark.parametrize("text", ["{", f"{{{VALUE}}}", RAW[:-1], RAW + RAW, '{"token":' * 1500])
+def test_what_begins_like_json_and_is_none_is_never_sent(text: str) -> None:
+    assert refusal(text) == "the token is JSON without `token` and `connectorURL`"
+
+
+@pytest.mark.parametrize("text", [f'"{VALUE}"', f"'{VALUE}'\n", f"'{RAW}'", f'"{URL}?token={VALUE}"'])
+def test_a_token_in_quotes_is_refused_saying_so(text: str) -> None:
+    assert "quotation mark" in refusal(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        VALUE,
+        as_json(token=VALUE),
+        as_json(token=VALUE, connectorURL=""),
+        f"{LEGACY}?token={VALUE}",
+        f"https://adapter.example/V1/Applications/signingRequests/info/?token={VALUE}",
+    ],
+)
 @pytest.mark.parametrize("url", [None, ""])
 def test_a_token_that_brings_no_url_needs_one(text: str, url: str | None) -> None:
     assert "set COMPASS_TOKEN_CONNECTOR_URL" in refusal(text, url)
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        (VALUE, LEGACY),
+        (RAW, f"{LEGACY}?token={VALUE}"),
+        (json.dumps({"token": VALUE, "connectorURL": LEGACY}), None),
+        (as_json(token=VALUE, connectorURL=LEGACY), None),
+    ],
+)
+def test_the_rest_adapter_is_no_connector(text: str, url: str | None) -> None:
+    assert "REST adapter" in refusal(text, url)
 
 
 BAD_URLS = [
@@ -195,7 +247,8 @@ HOSTILE = st.text() | st.text(VISIBLE + " \n") | st.text("htps:/[]@?#&=token%0a.
 @given(
     HOSTILE
     | st.builds(lambda token, url: as_json(token=token, connectorURL=url), HOSTILE, HOSTILE)
-    | st.builds("{}?token={}".format, st.just(URL) | HOSTILE, HOSTILE)
+    | st.builds(lambda token, url: json.dumps({"token": token, "connectorURL": url}), HOSTILE, HOSTILE)
+    | st.builds("{}?token={}".format, st.just(URL) | st.just(LEGACY) | HOSTILE, HOSTILE)
     | st.binary().map(lambda data: base64.b64encode(data).decode()),
     st.none() | st.just(URL) | HOSTILE,
 )
@@ -222,7 +275,7 @@ def test_the_digest_is_that_of_the_token_alone() -> None:
     assert parse_token(VALUE + "x", URL).digest != digest
 
 
-@pytest.mark.parametrize("text", [VALUE, JSON_FORM, f"{URL}?token={VALUE}"])
+@pytest.mark.parametrize("text", [VALUE, RAW, JSON_FORM, f"{URL}?token={VALUE}"])
 def test_no_repr_shows_the_token_in_any_form(text: str) -> None:
     token = parse_token(text, URL)
     assert token.value == VALUE
@@ -240,6 +293,9 @@ def test_the_url_of_a_token_does_not_carry_it() -> None:
     "text",
     [
         f"{VALUE} é",
+        f'"{VALUE}"',
+        RAW[:-1],
+        f"{LEGACY}?token={VALUE}",
         f"{URL}?token={VALUE}&token={VALUE}",
         f"http://c?token={VALUE}",
         f"https://[{VALUE}",
@@ -248,7 +304,19 @@ def test_the_url_of_a_token_does_not_carry_it() -> None:
         as_json(token=VALUE, connectorURL="http://c"),
         as_json(token=[VALUE], connectorURL=URL),
     ],
-    ids=["not ASCII", "twice", "http", "brackets", "user", "normalised", "JSON with http", "JSON list"],
+    ids=[
+        "not ASCII",
+        "quoted",
+        "half JSON",
+        "adapter",
+        "twice",
+        "http",
+        "brackets",
+        "user",
+        "normalised",
+        "JSON with http",
+        "JSON list",
+    ],
 )
 def test_no_refusal_repeats_the_token(text: str) -> None:
     with pytest.raises(RequestRefused) as caught:
