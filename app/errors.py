@@ -23,6 +23,7 @@
     │  │  └─ SubjectRefused        `CSR: Invalid ..`: the subject is stale, ask for it once more
     │  ├─ ConnectorUnauthenticated the ambiguous empty 400, or a TLS alert on our certificate
     │  └─ ConnectorProtocol        an answer that breaks the contract
+    │     └─ UnusableURL           a URL that can never be called, however long one waits
     ├─ RequestRefused              the local API cannot do this now or for you
     │  ├─ RenewedRecently          retry_after
     │  ├─ Busy
@@ -157,6 +158,10 @@ class ConnectorUnauthenticated(ConnectorError):
 
 class ConnectorProtocol(ConnectorError):
     code = "connector-protocol"
+
+
+class UnusableURL(ConnectorProtocol):
+    """The URL can never be called; one that cannot be reached now is ConnectorUnavailable."""
 
 
 class RequestRefused(SidecarError):

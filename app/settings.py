@@ -16,21 +16,19 @@ from difflib import get_close_matches
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
-from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
 from .core.text import format_duration, parse_duration
 from .core.token import is_rest_adapter, parse_token
+from .core.url import parse_host, parse_https, parse_proxy, parse_public, parse_url
 from .errors import RequestRefused, SettingsError
 
 SYSTEM_STORE_DIR = Path("/var/lib/compass-sidecar")
 _HANDED_TO_COMMANDS = {"COMPASS_EVENT", "COMPASS_FINGERPRINT", "COMPASS_NOT_AFTER"}
 _SECRET_FILE_LIMIT = 64 * 1024  # far above a token or passphrase, far below what is mounted by mistake
 _SOCKET_PATH_LIMIT = 107  # sun_path of Linux without its final NUL
-_LABEL = "[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
-_HOST_NAME = re.compile(rf"(?=.{{1,253}}$)(?!(.*\.)?[0-9]+$){_LABEL}(\.{_LABEL})*")
 _NAME_AND_PORT = re.compile(r"(\[.+\]|[^:]+):([0-9]+)")
 _KUBERNETES_NAME = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT\w*|PORT_[0-9]+_(TCP|UDP|SCTP)\w*)", re.ASCII)
 _PLAIN_WORDS = {
@@ -48,46 +46,24 @@ def _text(parse: Callable[[str], object]) -> BeforeValidator:
 
 def _host(text: str) -> str:
     with suppress(ValueError):
-        return str(ip_address(text))
-    name = text.lower().removesuffix(".")
-    if not _HOST_NAME.fullmatch(name):
+        return str(ip_address(text))  # also with a zone, as in fe80::1%eth0
+    host = parse_host(text)
+    if host is None:
         raise ValueError("should be an IP address or a host name, without brackets, port or scheme")
-    return name
+    return host
 
 
 def _hosts(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_host(part.strip()) for part in text.split(",")))
 
 
-def _url(text: str, *schemes: str) -> SplitResult:
-    try:
-        parts = urlsplit(text)
-        port, hostname = parts.port, parts.hostname or ""
-    except ValueError:
-        raise ValueError("is not a URL: check its host, brackets and port") from None
-    if " " in text or not text.isprintable():
-        raise ValueError("should be one URL, without spaces or control characters")
-    if parts.scheme not in schemes:
-        raise ValueError(f"should begin with {' or '.join(f'{scheme}://' for scheme in schemes)}")
-    with suppress(ValueError):
-        if _host(hostname) and port != 0:
-            return parts
-    raise ValueError(f"should name a host, such as {schemes[0]}://host.example.org")
-
-
-def _public_url(text: str, *schemes: str) -> SplitResult:
-    parts = _url(text, *schemes)
-    if "@" in parts.netloc:
-        raise ValueError("should not contain user information (the part before @)")
-    return parts
-
-
 def _token_connector_url(text: str) -> str:
-    if _public_url(text, "https").fragment:
+    url = parse_https(text)
+    if url.parts.fragment:
         raise ValueError("should not contain a fragment (the part after #)")
-    if is_rest_adapter(text):
+    if is_rest_adapter(url):
         raise ValueError("should be the connectorURL, not the legacyConnectorURL of the REST adapter")
-    return text.partition("?")[0].removesuffix("#")
+    return url.bare
 
 
 def _connector_url(text: str) -> str:
@@ -97,17 +73,11 @@ def _connector_url(text: str) -> str:
 
 
 def _webhook(text: str) -> str:
-    _public_url(text, "https", "http")
-    return text
+    return parse_public(text, "https", "http").text
 
 
 def _proxy(text: str) -> str:
-    """Like curl, take `proxy:3128` for `http://proxy:3128`; user information is allowed, a path is not."""
-    url = text.strip() if "://" in text else f"http://{text.strip()}"
-    parts = _url(url, "http", "https")
-    if parts.path.strip("/") or parts.query or parts.fragment:
-        raise ValueError("should be scheme, host and port only; encode what is special in a password")
-    return url
+    return parse_proxy(text).text
 
 
 def _header(text: str) -> str:
@@ -268,7 +238,10 @@ class Settings(BaseModel):
         None, "One event a line on stderr, as `json` or `console`.", shown="`json` (`console` on a terminal)"
     )
 
-    https_proxy: Proxy = _row(None, "As curl knows it; not a variable of ours.", alias="HTTPS_PROXY")
+    # Its form is judged when a call would go through it.
+    https_proxy: SecretStr | None = _row(
+        None, "As curl knows it; not a variable of ours.", alias="HTTPS_PROXY"
+    )
     no_proxy: str = _row("", "As curl knows it; not a variable of ours.", alias="NO_PROXY")
     ignored_variables: tuple[str, ...] = _row((), "What Kubernetes injected.", alias="ignored_variables")
 
@@ -305,7 +278,7 @@ class Settings(BaseModel):
         return "host" not in self.model_fields_set
 
     def proxy_for(self, url: str) -> str | None:
-        """The proxy for a call to the Connector at `url`: a secret, since it may hold a password."""
+        """The proxy for a call to `url`: a secret, since it may hold a password, and of any form."""
         proxy = self.connector_proxy or (None if _is_exempt(url, self.no_proxy) else self.https_proxy)
         return proxy.get_secret_value() if proxy else None
 
@@ -487,9 +460,8 @@ def _collide(one: str, other: str) -> bool:
 
 
 def _is_exempt(url: str, no_proxy: str) -> bool:
-    parts = urlsplit(url)
-    host, port = (parts.hostname or "").removesuffix("."), parts.port or 443
-    return any(_covers(entry, host, str(port)) for entry in no_proxy.lower().replace(",", " ").split())
+    target = parse_url(url, "http", "https")
+    return any(_covers(each, target.host, str(target.port)) for each in re.split(r"[,\s]+", no_proxy.lower()))
 
 
 def _covers(entry: str, host: str, port: str) -> bool:

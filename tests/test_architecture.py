@@ -40,6 +40,11 @@ IMPURE |= {"subprocess", "tempfile", "threading", "time", "urllib.request", "htt
 # Where alone these names may be used: by rooms.
 PLACES: Mapping[str, frozenset[str]] = {
     "httpx": frozenset({"compass_sidecar.adapters"}),
+    **{
+        f"urllib.parse.{each}": frozenset({"compass_sidecar.core.url", "compass_sidecar.cli.address"})
+        for each in ("urlsplit", "urlparse")
+    },
+    "httpx.URL": frozenset(),
     "fastapi": frozenset({"compass_sidecar.api", "compass_sidecar.main"}),
     # The health check is given 0.1 s, and the clock's asyncio would take half of that to import.
     "time": frozenset({"compass_sidecar.adapters.clock", "compass_sidecar.cli.healthcheck"}),

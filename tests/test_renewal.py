@@ -23,6 +23,7 @@ from compass_sidecar.errors import (
     SidecarError,
     StoreWriteFailed,
     SubjectRefused,
+    UnusableURL,
 )
 from tests.support.authority import LIFETIME, Authority, name, rsa_key
 from tests.support.connector import TOKEN_URL, URL
@@ -266,6 +267,14 @@ async def test_an_announced_url_that_does_not_work_does_not_cost_the_one_that_do
     assert after.facts.proven_at is not None
 
 
+async def test_an_announced_url_that_can_never_be_called_is_named_and_not_used(house: House) -> None:
+    await house.holding()
+    house.connector.connector_url, house.connector.url_fault = None, "is no URL"
+    after = await house.attempt()
+    assert after.facts.connector_url == URL
+    assert {"event": "announced-url-unusable", "detail": "is no URL"} in house.said.events
+
+
 async def test_an_announced_url_that_works_is_used_from_then_on(house: House) -> None:
     await house.holding()
     house.connector.connector_url = "https://moved.example/connector/graphql"
@@ -367,6 +376,13 @@ async def test_a_connector_without_a_url_is_refused(house: House) -> None:
     await house.scheduler.start()
     house.connector.connector_url = None
     with pytest.raises(ConnectorProtocol, match="no certificate-secured URL"):
+        await house.connect()
+
+
+async def test_a_first_connection_needs_a_url_that_can_be_called(house: House) -> None:
+    await house.scheduler.start()
+    house.connector.connector_url, house.connector.url_fault = None, "the URL has no host"
+    with pytest.raises(UnusableURL, match="the URL has no host, and COMPASS_CONNECTOR_URL is not set"):
         await house.connect()
 
 

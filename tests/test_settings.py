@@ -584,7 +584,7 @@ def test_settings_may_be_built_by_field_name_for_tests() -> None:
         ({"https_proxy": "http://p:1"}, "http://p:1"),
         ({"https_proxy": "http://low:1", "HTTPS_PROXY": "http://up:1"}, "http://low:1"),
         ({"https_proxy": "", "HTTPS_PROXY": "http://up:1"}, "http://up:1"),
-        ({"HTTPS_PROXY": "me:pw@p:1"}, "http://me:pw@p:1"),
+        ({"HTTPS_PROXY": "me:pw@p:1"}, "me:pw@p:1"),
         ({"HTTP_PROXY": "http://p:1", "ALL_PROXY": "http://p:1"}, None),
         ({"HTTPS_PROXY": "http://p:1", "COMPASS_CONNECTOR_PROXY": "https://ours:2/"}, "https://ours:2/"),
         ({"HTTPS_PROXY": "socks5://p", "COMPASS_CONNECTOR_PROXY": "http://ours"}, "http://ours"),
@@ -597,10 +597,8 @@ def test_the_proxy_is_ours_or_else_the_usual_one(environ: dict[str, str], proxy:
     assert Settings.from_environment(environ).proxy_for("https://gateway.example.org/") == proxy
 
 
-def test_a_bad_usual_proxy_is_a_problem_without_its_password() -> None:
-    assert problems_of({"HTTPS_PROXY": "socks5://me:pw@proxy"}) == [
-        "HTTPS_PROXY: should begin with http:// or https://"
-    ]
+def test_a_usual_proxy_of_an_unusable_form_stops_no_start() -> None:
+    assert Settings.from_environment({"HTTPS_PROXY": "socks5://me:pw@proxy"}).proxy_for(URL) is not None
 
 
 @pytest.mark.parametrize(

@@ -22,12 +22,14 @@ from .. import __version__
 from ..core.answer import is_token
 from ..core.door import ClientPair, Door
 from ..core.text import printable
+from ..core.url import URL, parse_https, parse_proxy
 from ..errors import (
     ConnectorProtocol,
     ConnectorRejected,
     ConnectorUnavailable,
     ConnectorUntrusted,
     StoreDamaged,
+    UnusableURL,
 )
 
 BODY_LIMIT = 1024 * 1024  # a configuration or a signed chain takes about 10 KiB
@@ -70,9 +72,9 @@ class _Key:
     """What connections may not be shared across."""
 
     host: str
-    port: int | None
+    port: int
     fingerprint: str | None
-    proxy: tuple[str, tuple[str, str] | None] | None = field(repr=False)  # with its password
+    proxy: str | None = field(repr=False)  # with its password
 
 
 @dataclass(slots=True, eq=False)
@@ -109,18 +111,19 @@ class Transport:
         is none), ConnectorUnavailable (a proxy URL that is none), ConnectorUntrusted (the CA file cannot be
         used), StoreDamaged (the pair cannot be loaded), TimeoutError, httpx's errors and OSError.
         """
-        url, proxy = _url(door.url), _proxy(self._proxy_for(door.url))
+        url = _url(door.url)
+        proxy = _proxy(self._proxy_for(door.url))
         async with asyncio.timeout(self._timeout.total_seconds()):
             return await self._exchange(url, proxy, door, body, progress)
 
     def where(self, door: Door, step: Step = Step.CALL) -> str:
         """Who a call to this door deals with at that step, for people: hosts and ports only."""
-        proxy, target = _proxy(self._proxy_for(door.url)), _where(_url(door.url))
+        target, proxy = _url(door.url).where, _proxy(self._proxy_for(door.url))
         if proxy is None:
             return target
         if step is Step.CONNECT:
-            return f"the proxy {_where(proxy.url)} on the way to {target}"
-        return f"{target} through the proxy {_where(proxy.url)}"
+            return f"the proxy {proxy.where} on the way to {target}"
+        return f"{target} through the proxy {proxy.where}"
 
     async def retire(self, keep: frozenset[str]) -> None:
         """Close all pools but those of client pairs with these fingerprints; calls under way may end."""
@@ -132,7 +135,7 @@ class Transport:
         await self.retire(frozenset())
 
     async def _exchange(
-        self, url: httpx.URL, proxy: httpx.Proxy | None, door: Door, body: bytes, progress: Progress
+        self, url: URL, proxy: URL | None, door: Door, body: bytes, progress: Progress
     ) -> Reply:
         opened: list[Any] = []
 
@@ -151,7 +154,7 @@ class Transport:
         pool.calls += 1
         try:
             async with pool.client.stream(
-                "POST", url, content=body, headers=headers, extensions=extensions
+                "POST", url.text, content=body, headers=headers, extensions=extensions
             ) as response:
                 at = self._now()
                 return Reply(response.status_code, response.headers, await _read(response), at)
@@ -166,9 +169,9 @@ class Transport:
             pool.calls -= 1
             await self._close_retired()
 
-    async def _pool(self, url: httpx.URL, proxy: httpx.Proxy | None, pair: ClientPair | None) -> _Pool:
+    async def _pool(self, url: URL, proxy: URL | None, pair: ClientPair | None) -> _Pool:
         fingerprint = pair.fingerprint if pair else None
-        key = _Key(url.host, url.port, fingerprint, (str(proxy.url), proxy.auth) if proxy else None)
+        key = _Key(url.host, url.port, fingerprint, proxy.text if proxy else None)
         async with self._building:
             anchors = _stamp(self._ca_file)
             for pool in self._pools:
@@ -188,33 +191,23 @@ class Transport:
             await pool.client.aclose()
 
 
-def _url(text: str) -> httpx.URL:
+def _url(text: str) -> URL:
     try:
-        url = httpx.URL(text)
-    except httpx.InvalidURL as error:
-        raise ConnectorProtocol("the Connector's URL is not a URL") from error
-    # httpx would make an Authorization header of user information.
-    if url.scheme != "https" or not url.host or url.userinfo:
-        raise ConnectorProtocol(
-            "the Connector's URL must begin with https:// and a host, without user information"
-        )
-    return url
+        return parse_https(text)
+    except ValueError as fault:
+        raise UnusableURL(f"the Connector's URL {fault}") from None
 
 
-def _proxy(text: str | None) -> httpx.Proxy | None:
+def _proxy(text: str | None) -> URL | None:
     if text is None:
         return None
     try:
-        proxy = httpx.Proxy(text)
-    except (httpx.InvalidURL, ValueError):
-        raise ConnectorUnavailable("the proxy's URL cannot be used") from None  # the cause shows a password
-    if proxy.url.scheme not in ("http", "https") or not proxy.url.host:
-        raise ConnectorUnavailable("the proxy's URL must begin with http:// or https:// and a host")
-    return proxy
-
-
-def _where(url: httpx.URL) -> str:
-    return url.netloc.decode("ascii", "replace")
+        return parse_proxy(text)
+    except ValueError as fault:
+        # COMPASS_CONNECTOR_PROXY was checked at the start.
+        raise ConnectorUnavailable(
+            f"the proxy in HTTPS_PROXY cannot be used: the variable {fault}; or exempt the host with NO_PROXY"
+        ) from None
 
 
 def _headers(door: Door) -> dict[str, str]:
@@ -248,18 +241,19 @@ async def _read(response: httpx.Response) -> bytes:
     return b"".join(chunks)
 
 
-def _open(ca_file: Path | None, pair: ClientPair | None, proxy: httpx.Proxy | None) -> httpx.AsyncClient:
+def _open(ca_file: Path | None, pair: ClientPair | None, proxy: URL | None) -> httpx.AsyncClient:
     with suppress(ImportError):  # else imported on the event loop by the first connection, for 30 ms
         import_module("anyio._backends._asyncio")
     context = _context(ca_file)
     if pair is not None:
         _present(context, pair)
-    if proxy is not None and proxy.url.scheme == "https":
-        # The proxy is a stranger: the CA file is not for its certificate, and our pair is not for its eyes.
-        proxy.ssl_context = _context(None)
+    # Neither the CA file nor the client pair is meant for a proxy.
+    tunnel = httpx.Proxy(proxy.text) if proxy is not None else None
+    if proxy is not None and tunnel is not None and proxy.scheme == "https":
+        tunnel.ssl_context = _context(None)
     return httpx.AsyncClient(
         verify=context,
-        proxy=proxy,
+        proxy=tunnel,
         trust_env=False,
         follow_redirects=False,
         timeout=httpx.Timeout(None),  # it is per operation; the limit here is around the whole call

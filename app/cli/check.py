@@ -9,11 +9,10 @@ import asyncio
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 from ..adapters import files
@@ -30,6 +29,7 @@ from ..core.door import ClientPair, Door
 from ..core.policy import SKEW_LIMIT, left, nearly_over
 from ..core.text import format_duration
 from ..core.token import OneTimeToken
+from ..core.url import URL, parse_https, parse_proxy
 from ..errors import ConnectorUnauthenticated, ConnectorUntrusted, CredentialError, SidecarError, StoreDamaged
 from ..settings import Settings, find_store_dir
 from .findings import Finding, Outcome, Report, examine_published, examine_store
@@ -164,26 +164,29 @@ class _Examination:
 
     async def _way(self, url: str | None, held: _Held | None) -> None:
         if url is None:
-            for rung in _RUNGS[:-1]:
-                self._unchecked(rung, "no URL of a Connector is known")
-            self._failed(
-                "Connector", "its URL is not known: set COMPASS_CONNECTOR_URL, or hand over a one-time token"
-            )
+            self._no_way("is not known: set COMPASS_CONNECTOR_URL, or hand over a one-time token")
             return
-        proxy = self._settings.proxy_for(url)
-        host = urlsplit(proxy or url).hostname or ""
+        try:
+            target = parse_https(url)
+        except ValueError as fault:
+            self._no_way(f"{fault}: set COMPASS_CONNECTOR_URL")
+            return
+        proxy, through = None, self._settings.proxy_for(url)
+        with suppress(ValueError):  # the call says what is wrong with it
+            proxy = parse_proxy(through) if through else None
+        host = (proxy or target).host
         addresses = await self._resolve(host)
         error = await self._call(url, held)
         step = self._seen[-1].step
         known = ", ".join(addresses[:3]) if addresses != [host] else "an address, not a name"
         good = {
             "name resolution": f"{host} is {known}",
-            "proxy": f"{_netloc(proxy)} lets us through" if proxy else self._no_proxy(url),
-            "connection": f"to {_netloc(url)}",
+            "proxy": f"{proxy.where} lets us through" if proxy else self._no_proxy(target),
+            "connection": f"to {target.where}",
             "TLS": f"the server certificate verifies with {self._trust()}",
             "Connector": f"accepts our certificate (asked in {self._seen[-1].seconds:.1f} s)",
         }
-        broken = _broken(error, step, resolved=bool(addresses), proxied=proxy is not None)
+        broken = _broken(error, step, resolved=bool(addresses), proxied=through is not None)
         for rung in _RUNGS:
             if rung == broken and error is not None:
                 self._tell_break(rung, error, held)
@@ -230,10 +233,15 @@ class _Examination:
             await connector.aclose()
         return None
 
-    def _no_proxy(self, url: str) -> str:
+    def _no_way(self, fault: str) -> None:
+        for rung in _RUNGS[:-1]:
+            self._unchecked(rung, "no URL of a Connector is known")
+        self._failed("Connector", f"its URL {fault}")
+
+    def _no_proxy(self, target: URL) -> str:
         if self._settings.https_proxy is None:
             return "none is set"
-        return f"none is used: NO_PROXY exempts {urlsplit(url).hostname}"
+        return f"none is used: NO_PROXY exempts {target.host}"
 
     def _trust(self) -> str:
         ca_file = self._settings.connector_ca_file
@@ -331,11 +339,6 @@ def _pair_of(held: _Held | None) -> Iterator[ClientPair | None]:
 def _summary(settings: Settings) -> str:
     url = settings.connector_url or "the URL that it names when we connect"
     return f"valid; Connector: {url}"
-
-
-def _netloc(url: str) -> str:
-    """Host and port, and no password."""
-    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def _time(moment: datetime) -> str:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 from ..errors import (
     ConnectorError,
@@ -25,8 +24,8 @@ from ..errors import (
 )
 from .credential import MAX_CERTIFICATES, pem_blocks
 from .text import printable
+from .url import parse_https
 
-_URL_LIMIT = 2048
 _TOKEN_LIMIT = 4096  # real ones have 88 characters
 _FIELD_LIMIT = 128 * 1024  # ten certificates of RSA 4096 with base64 twice take about 40 KiB
 _DATE_LIMIT = 64
@@ -75,13 +74,17 @@ _MESSAGES: tuple[tuple[str, type[ConnectorError], str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """What `configuration` returned. `token` is None unless asked for (first connection)."""
+    """What `configuration` returned. `token` is None unless asked for (first connection).
+
+    A `connector_url` that can never be called is None, and `url_fault` says what is wrong with it.
+    """
 
     subject: str
     connector_url: str | None
     director_url: str | None
     date: datetime | None
     token: str | None = field(default=None, repr=False)
+    url_fault: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,11 +209,14 @@ def read_configuration(data: Mapping[str, Any], date: datetime | None) -> Config
         if configuration.get("managementPlaneInfo") is None
         else _object(configuration, "managementPlaneInfo")
     )
+    connector_url, url_fault = _url(plane, "certificateSecuredConnectorURL")
+    director_url, _ = _url(plane, "directorURL")
     return Configuration(
         subject=_text(_object(configuration, "certificateSigningRequestInfo"), "subject"),
-        connector_url=_url(plane, "certificateSecuredConnectorURL"),
-        director_url=_shown_url(plane, "directorURL"),
+        connector_url=connector_url,
+        director_url=director_url,
         date=date,
+        url_fault=url_fault,
     )
 
 
@@ -268,32 +274,16 @@ def _text(holder: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def _url(holder: Mapping[str, Any], name: str) -> str | None:
-    """The schema lets a URL be null; an empty one says as much."""
+def _url(holder: Mapping[str, Any], name: str) -> tuple[str | None, str | None]:
+    """A URL that can be called, or what is wrong with it: that must not cost a renewal. The schema lets it
+    be null, and an empty one means the same."""
     value = holder.get(name)
-    if value is None or value == "":
-        return None
-    if not isinstance(value, str) or not _is_usable(value):
-        raise _bad_field(name, "is not an https URL without user information")
-    return value
-
-
-def _shown_url(holder: Mapping[str, Any], name: str) -> str | None:
-    """One that we only show and never call: an odd one must not cost a renewal."""
-    value = holder.get(name)
-    return value if isinstance(value, str) and _is_usable(value) else None
-
-
-def _is_usable(url: str) -> bool:
-    if len(url) > _URL_LIMIT or not re.fullmatch(r"[!-~]+", url) or "\\" in url:
-        return False
+    if value in (None, ""):
+        return None, None
     try:
-        parts = urlsplit(url)
-        return (
-            parts.scheme == "https" and bool(parts.hostname) and "@" not in parts.netloc and parts.port != 0
-        )
-    except ValueError:
-        return False
+        return parse_https(value if isinstance(value, str) else "").text, None
+    except ValueError as fault:
+        return None, f"the {name} in the Connector's answer {fault}"
 
 
 def _pem(holder: Mapping[str, Any], name: str) -> bytes:

@@ -3,18 +3,17 @@
 import base64
 import hashlib
 import json
-import re
 from contextlib import suppress
 from dataclasses import dataclass, field
-from urllib.parse import parse_qs, urlsplit, urlunsplit
+from urllib.parse import parse_qs
 
 from ..errors import RequestRefused
 from .answer import is_token
+from .url import URL, parse_https
 
 _LONGEST = 16 * 1024
 _UNUSABLE = "the token is empty, too long or not visible ASCII"
 _ADAPTER_PATH = "/v1/applications/"  # of Compass' connectivity-adapter
-_UNFIT = re.compile(r"[\x00-\x20\x7f-\xa0\ud800-\udfff\\]")  # what no URL has, and httpx may refuse later
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +51,9 @@ def parse_token(text: str, url: str | None) -> OneTimeToken:
     return OneTimeToken(found.value, _checked(target))
 
 
-def is_rest_adapter(url: str) -> bool:
+def is_rest_adapter(url: URL) -> bool:
     """Whether this URL is the REST adapter's, where a GraphQL call consumes the token and fails."""
-    with suppress(ValueError):
-        return urlsplit(url).path.lower().startswith(_ADAPTER_PATH)
-    return False
+    return url.parts.path.lower().startswith(_ADAPTER_PATH)
 
 
 def _from_line(text: str) -> OneTimeToken:
@@ -71,13 +68,13 @@ def _from_line(text: str) -> OneTimeToken:
 
 
 def _from_url(text: str) -> OneTimeToken:
-    try:
-        values = parse_qs(urlsplit(text).query).get("token", [])
-    except ValueError:  # brackets that are no IPv6 address
-        values = []
+    bare, _, query = text.partition("#")[0].partition("?")
+    values = parse_qs(query).get("token", [])
     if len(values) != 1:
         raise RequestRefused("the token is a URL without one `token` in its query")
-    return OneTimeToken(values[0], "" if is_rest_adapter(text) else text)
+    with suppress(ValueError):
+        bare = "" if is_rest_adapter(parse_https(bare)) else bare
+    return OneTimeToken(values[0], bare)
 
 
 def _from_json(text: str) -> OneTimeToken:
@@ -95,17 +92,11 @@ def _from_json(text: str) -> OneTimeToken:
 def _checked(url: str) -> str:
     """The URL without query and fragment: its query is not used."""
     try:
-        parts = urlsplit(url)
-        usable = parts.scheme == "https" and bool(parts.hostname) and parts.port != 0
-        usable = usable and not _UNFIT.search(url)
-    except ValueError:
-        usable = False
-    if not usable or "@" in parts.netloc:
-        raise RequestRefused(
-            "the Token-Secured Connector URL must be https, with a host and without user name"
-        )
-    if is_rest_adapter(url):
+        parsed = parse_https(url)
+    except ValueError as fault:
+        raise RequestRefused(f"the Token-Secured Connector URL {fault}") from None
+    if is_rest_adapter(parsed):
         raise RequestRefused(
             "the URL is that of a REST adapter, which would consume the token: use the connectorURL"
         )
-    return urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
+    return parsed.bare

@@ -39,6 +39,7 @@ from ..errors import (
     StoreError,
     StoreWriteFailed,
     SubjectRefused,
+    UnusableURL,
 )
 
 # kyma#7110: a fresh certificate may be refused for a moment. Whoever asked for the renewal is
@@ -222,6 +223,8 @@ class Renewal:
         door = self._door(generation, correlation_id)
         configuration = await self._connector.configuration(door)
         self._compare_url(configuration.connector_url)
+        if configuration.url_fault is not None:
+            self._journal.record("announced-url-unusable", detail=configuration.url_fault)
         return await self._request(
             configuration,
             origin=Origin.RENEW,
@@ -428,7 +431,8 @@ class Renewal:
         await self._drop("a new connection replaces it")
         connector_url = self._plan.connector_url or configuration.connector_url
         if connector_url is None:
-            raise ConnectorProtocol("the Connector names no certificate-secured URL, and none is set")
+            fault = configuration.url_fault or "the Connector named no certificate-secured URL"
+            raise UnusableURL(f"{fault}, and COMPASS_CONNECTOR_URL is not set")
         self._compare_url(configuration.connector_url)
         pending = await self._request(
             configuration, origin=Origin.CONNECT, sign_url=token.url, connector_url=connector_url

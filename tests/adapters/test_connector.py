@@ -760,7 +760,8 @@ async def test_an_https_proxy_gets_neither_our_trust_nor_our_certificate(
     world: World, mutual: ScriptedServer
 ) -> None:
     pair = world.pair(CLIENTS.credential())
-    error = await failure(world.connector(proxy=mutual.url).probe(door(mutual, pair=pair)))
+    proxy = f"https://{HOST}:{mutual.port}"
+    error = await failure(world.connector(proxy=proxy).probe(door(mutual, pair=pair)))
     assert isinstance(error, ConnectorUntrusted)
     assert mutual.requests == []
 

@@ -128,8 +128,6 @@ def test_a_token_that_no_header_can_carry_is_refused(text: str) -> None:
         f"{URL}?Token={VALUE}",
         f"{URL}#token={VALUE}",
         f"{URL}?token={VALUE}&token={VALUE}",
-        f"https://[bad?token={VALUE}",
-        f"https://[::1?token={VALUE}",
         "://",
     ],
 )
@@ -204,6 +202,8 @@ BAD_URLS = [
     "https://compass.example.com:65536/",
     "https://compass.example.com:x/",
     "https://[::1/",
+    f"https://[::1?token={VALUE}",
+    "https://xn--a/",
     "https://user@compass.example.com/",
     "https://user:secret@compass.example.com/",
     "https://@compass.example.com/",
@@ -223,8 +223,10 @@ BAD_URLS = [
 
 @pytest.mark.parametrize("url", BAD_URLS, ids=ascii)
 def test_a_url_must_be_https_with_a_host_and_without_a_user(url: str) -> None:
-    why = "the Token-Secured Connector URL must be https, with a host and without user name"
-    assert refusal(VALUE, url) == refusal(as_json(token=VALUE, connectorURL=url), None) == why
+    why = refusal(VALUE, url)
+    assert why.startswith("the Token-Secured Connector URL ")
+    assert refusal(as_json(token=VALUE, connectorURL=url), None) == why
+    assert "secret" not in why
 
 
 @pytest.mark.parametrize(

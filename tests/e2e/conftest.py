@@ -1,6 +1,6 @@
 """An emulator for the whole module, a sidecar for each test."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -40,12 +40,16 @@ def importing(emulator: EmulatorProcess, tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def start(importing: dict[str, str], tmp_path: Path) -> Iterator[Start]:
-    """Start a sidecar with the importing environment and what is given; ended with the test."""
+    """Start a sidecar with the importing environment and what is given; ended with the test.
+
+    `environ` has variables without the prefix of ours.
+    """
     started: list[SidecarProcess] = []
 
-    def begin(**environment: str) -> SidecarProcess:
+    def begin(*, environ: Mapping[str, str] | None = None, **environment: str) -> SidecarProcess:
         variables = {f"COMPASS_{name.upper()}": value for name, value in environment.items()}
-        sidecar = SidecarProcess({**importing, **variables}, log=tmp_path / f"log{len(started)}")
+        whole = {**importing, **variables, **(environ or {})}
+        sidecar = SidecarProcess(whole, log=tmp_path / f"log{len(started)}")
         started.append(sidecar)
         return sidecar
 

@@ -146,6 +146,7 @@ MESSAGES = (
     Row("error-very-long", PROTOCOL),  # a megabyte is more than we read
 )
 
+NEVER_CALLED = ("bad-name", "port-0", "not-https", "nonsense")
 CONFIGURATIONS = (
     *_at("configuration", GOOD, "null-token", "empty-token", "missing-token"),
     *_at("configuration", GOOD, "null-management-plane", "null-director-url", "null-connector-url"),
@@ -165,12 +166,16 @@ CONFIGURATIONS = (
     *_at(
         "configuration",
         PROTOCOL,
-        "other-connector-url:http://plain/",
         "wrong-types",
         "null-field:certificateSigningRequestInfo",
     ),
     *_at("configuration", GOOD, "connector-url-unreachable"),
-    *_at("configuration", PROTOCOL, "connector-url-not-https", "connector-url-nonsense"),
+    # The known URL serves instead of one that can never be called; a first connection has none.
+    *(
+        row
+        for operation, outcome in (("configuration", GOOD), ("connect", PROTOCOL))
+        for row in _at(operation, outcome, *(f"connector-url-{each}" for each in NEVER_CALLED))
+    ),
     *_at("connect", PROTOCOL, "null-token", "empty-token", "missing-token", "null-csr-info"),
     *_at(
         "connect", PROTOCOL, "null-management-plane", "null-connector-url", "missing-csr-info", "wrong-types"
@@ -259,8 +264,6 @@ ROWS = (*CONNECTION, *EDGE, *GATE, *MESSAGES, *CONFIGURATIONS, *CHAINS, *REWRITE
 # Faults whose meaning for a caller takes more than one call to show.
 ELSEWHERE = {
     "ca-1024-bits",
-    "connector-url-bad-name",
-    "connector-url-port-0",
     "date-year-1",
     "date-year-9999",
     "leaf-subject-base64",

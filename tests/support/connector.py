@@ -23,6 +23,7 @@ class ScriptedConnector:
         self.lifetime = LIFETIME
         self.subject = SUBJECT
         self.connector_url: str | None = URL
+        self.url_fault: str | None = None
         self.second_token = "token-b"
         self.skew = timedelta(0)
         self.calls: Counter[str] = Counter()
@@ -43,7 +44,9 @@ class ScriptedConnector:
     async def configuration(self, door: Door) -> Configuration:
         self._enter("configuration", door)
         token = self.second_token if door.token is not None else None
-        return Configuration(self.subject, self.connector_url, "https://director.example", self.now(), token)
+        return Configuration(
+            self.subject, self.connector_url, "https://director.example", self.now(), token, self.url_fault
+        )
 
     async def sign(self, door: Door, csr_pem: bytes) -> SignedAnswer:
         self.csrs.append(csr_pem)
