@@ -96,7 +96,11 @@ def _parser() -> argparse.ArgumentParser:
         default="Application",
         help="(default: %(default)s)",
     )
-    add("--director-url", metavar="URL", help="what `configuration` says (default: a path of the mtls door)")
+    add(
+        "--director-url",
+        metavar="URL",
+        help="what `configuration` says (default: the emulator's own Director)",
+    )
     add(
         "--lifetime",
         type=_typed(_lifetime),

@@ -41,6 +41,8 @@ class OperatorConfiguration:
 
     subject: SubjectConstants
     director_url: str
+    token_secured_connector_url: str
+    adapter_url: str
     certificate_secured_connector_url: str
     lifetime: timedelta
     authority: ClientAuthority

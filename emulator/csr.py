@@ -8,6 +8,8 @@ import base64
 import binascii
 import re
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -25,7 +27,11 @@ _INSECURE = "x509: cannot verify signature: insecure algorithm {}-RSA"
 
 
 class Refused(Exception):
-    """The Connector's answer is a GraphQL error with this message."""
+    """The answer is a GraphQL error with this message; only the Director's have extensions."""
+
+    def __init__(self, message: str, extensions: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.extensions = extensions
 
 
 def decode(text: str) -> x509.CertificateSigningRequest:

@@ -31,13 +31,14 @@ class SystemAuth:
 
 
 class Director:
-    """All system auths; `on_change` is called after each change, to persist them."""
+    """All system auths, and who they belong to; `on_change` is called after each change, to persist them."""
 
     def __init__(self, *, ttl: timedelta | None, on_change: Callable[[], None]) -> None:
         self._ttl = ttl
         self._on_change = on_change
         self._auths: dict[str, SystemAuth] = {}
         self._by_token: dict[str, str] = {}
+        self._owners: dict[str, str] = {}
 
     def create(self, consumer_type: ConsumerType) -> SystemAuth:
         """A new system auth, without a token yet."""
@@ -45,6 +46,13 @@ class Director:
         self._auths[auth.id] = auth
         self._on_change()
         return auth
+
+    def owner(self, consumer_type: ConsumerType) -> str:
+        """The id of the one application, runtime or integration system of this emulator."""
+        if consumer_type not in self._owners:
+            self._owners[consumer_type] = str(uuid.uuid4())
+            self._on_change()
+        return self._owners[consumer_type]
 
     def find(self, client_id: str) -> SystemAuth | None:
         """The system auth of a certificate's CN."""
@@ -81,12 +89,13 @@ class Director:
             auth.certificate_seen = True
             self._replace(auth, None, None)
 
-    def dump(self) -> list[dict[str, Any]]:
+    def dump(self) -> dict[str, Any]:
         """What to persist."""
-        return [asdict(auth) for auth in self._auths.values()]
+        return {"system_auths": [asdict(auth) for auth in self._auths.values()], "owners": self._owners}
 
-    def load(self, auths: list[dict[str, Any]]) -> None:
+    def load(self, auths: list[dict[str, Any]], owners: dict[str, str]) -> None:
         """What was persisted."""
+        self._owners.update(owners)
         for auth in [SystemAuth(**values) for values in auths]:
             self._auths[auth.id] = auth
             if auth.token:

@@ -15,7 +15,7 @@ from .circumstance import Circumstance
 from .fault_kinds import Fault
 
 F = TypeVar("F", bound=Fault)
-OPERATIONS = ("configuration", "sign", "probe", "revoke", "connect", "any")
+OPERATIONS = ("configuration", "sign", "probe", "revoke", "director", "connect", "any")
 _SPEC = re.compile(r"([a-z0-9-]+)(?:@([a-z]+))?(?:\*(\d+))?(?::(.*))?", re.DOTALL)
 _CONNECT_SHARE = (
     0.25  # of the chaos rate: connections are fewer than calls, and their faults cost clients more

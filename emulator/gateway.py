@@ -5,7 +5,7 @@ request path in production, which is why a token is burnt by requests that fail 
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl
 
@@ -19,6 +19,7 @@ from .clock import Clock
 from .connector import Caller, Connector
 from .deliveries import Wire
 from .director import Director
+from .director_api import DirectorAPI
 from .fault_kinds import (
     DateHeader,
     Delay,
@@ -30,13 +31,15 @@ from .fault_kinds import (
     Rewrite,
 )
 from .fault_plan import FaultPlan, Occasion
-from .graphql_engine import Call, execute, read_call
+from .graphql_engine import CONNECTOR, DIRECTOR, Call, Endpoint, Resolvers, execute, read_call
 from .journal import Entry, Journal
 from .line import Line
 from .registry import Registry
 from .subjects import common_name
 
 PATH = "/connector/graphql"  # exact: a trailing slash is somebody else's
+DIRECTOR_PATH = "/director/graphql"
+FINGERPRINT_HEADER = "Compass-Emulator-Fingerprint"  # of the certificate with which the Director was called
 ADAPTER_PATH = "/v1/applications/signingRequests/info"  # of the Director's legacyConnectorURL
 _LOGGED_HEADERS = ("x-request-id", "x-correlation-id")
 _LOGGED_CHARACTERS = 200
@@ -91,6 +94,7 @@ class Gateway:
         *,
         connector: Connector,
         director: Director,
+        director_api: DirectorAPI,
         registry: Registry,
         plan: FaultPlan,
         journal: Journal,
@@ -98,6 +102,7 @@ class Gateway:
     ) -> None:
         self._connector = connector
         self._director = director
+        self._director_api = director_api
         self._registry = registry
         self._plan = plan
         self._journal = journal
@@ -109,12 +114,15 @@ class Gateway:
             return Outcome(answers.HEALTHY)
         if request.path == ADAPTER_PATH and request.method == "POST" and visitor.door == "token":
             return self._adapter(request, visitor)
-        if request.path != PATH:
+        endpoint = _endpoint(request, visitor)
+        if endpoint is None:
             return Outcome(answers.NO_RULE)
-        call = _read(request)
-        occasion = self._plan.occasion(self._circumstance(call, visitor))
-        visit = _Visit(call, self._circumstance(call, visitor), occasion)
+        call = _read(endpoint, request)
+        circumstance = self._circumstance(call, visitor)
+        visit = _Visit(call, circumstance, self._plan.occasion(circumstance))
         outcome = self._answer(request, visitor, visit)
+        if endpoint is DIRECTOR:
+            outcome = _naming_caller(outcome, visitor)
         self._journal.record(self._entry(request, visitor, visit, outcome))
         return outcome
 
@@ -153,11 +161,16 @@ class Gateway:
         if message := visit.occasion.take(Message):
             text = message.fault.act(visit.circumstance, message.param)
             return answers.graphql_errors([{"message": text, "path": [visit.call.response_key]}])
-        data, errors = execute(visit.call, self._connector.resolvers(caller, visit.occasion))
+        data, errors = execute(visit.call, self._resolvers(visit, caller))
         answer = answers.graphql_errors(errors) if errors else answers.graphql(data)
         if spoilt := visit.occasion.take(Rewrite):
             return spoilt.fault.act(answer, visit.circumstance, spoilt.param)
         return answer
+
+    def _resolvers(self, visit: "_Visit", caller: Caller) -> Resolvers:
+        if visit.call.endpoint is DIRECTOR:
+            return self._director_api.resolvers(caller)
+        return self._connector.resolvers(caller, visit.occasion)
 
     def _on_its_way(self, answer: Answer, visit: "_Visit") -> Outcome:
         if dated := visit.occasion.take(DateHeader):
@@ -237,15 +250,31 @@ class _Visit:
     caller: Caller | None = None
 
 
-def _read(request: Request) -> Call:
+def _endpoint(request: Request, visitor: Visitor) -> Endpoint | None:
+    """What a path leads to; the Director is behind the certificate-secured door only."""
+    if request.path == PATH:
+        return CONNECTOR
+    return DIRECTOR if request.path == DIRECTOR_PATH and visitor.door == "mtls" else None
+
+
+def _read(endpoint: Endpoint, request: Request) -> Call:
     if request.too_large:
-        return Call(gateway_failure=answers.TOO_LARGE)
+        return endpoint.failed(gateway_failure=answers.TOO_LARGE)
     return read_call(
+        endpoint,
         request.method,
         content_type=request.headers.get("content-type", ""),
         body=request.body,
         query=request.query,
     )
+
+
+def _naming_caller(outcome: Outcome, visitor: Visitor) -> Outcome:
+    """The Director's answers say which certificate they were given to."""
+    if outcome.answer is None or visitor.certificate is None:
+        return outcome
+    answer = outcome.answer.with_header(FINGERPRINT_HEADER, fingerprint(visitor.certificate))
+    return replace(outcome, answer=answer)
 
 
 def _describe(outcome: Outcome) -> str:

@@ -16,6 +16,7 @@ from graphql import (
     DocumentNode,
     FieldNode,
     GraphQLError,
+    GraphQLSchema,
     OperationDefinitionNode,
     OperationType,
     TokenKind,
@@ -31,16 +32,51 @@ from . import answers
 from .answers import Answer
 from .csr import Refused
 
-OPERATIONS = ("configuration", "sign", "revoke", "probe")
-_ROOT_FIELDS = {
-    "configuration": "configuration",
-    "signCertificateSigningRequest": "sign",
-    "revokeCertificate": "revoke",
-}
 _MAX_TOKENS = 2_000  # a document, not a program; also bounds what the parser's recursion can be made to do
-_SCHEMA = build_schema(files(__package__).joinpath("schema.graphql").read_text(encoding="utf-8"))
 
 Resolvers = Mapping[str, Callable[..., Any]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Endpoint:
+    """A schema, and the names by which faults and counters know its root fields."""
+
+    schema: GraphQLSchema
+    operations: Mapping[str, str]
+    introspection: str
+    otherwise: str
+
+    @classmethod
+    def load(
+        cls, file: str, operations: Mapping[str, str], *, introspection: str, otherwise: str
+    ) -> "Endpoint":
+        """From a schema file of this package."""
+        text = files(__package__).joinpath(file).read_text(encoding="utf-8")
+        return cls(build_schema(text), operations, introspection, otherwise)
+
+    def classify(self, fields: list[FieldNode]) -> str:
+        """The operation that a selection of root fields stands for."""
+        names = [node.name.value for node in fields]
+        if names and all(name == "__typename" for name in names):
+            return self.introspection
+        return next((self.operations[name] for name in names if name in self.operations), self.otherwise)
+
+    def failed(self, *, failure: Answer | None = None, gateway_failure: Answer | None = None) -> "Call":
+        """A call that cannot be executed."""
+        return Call(endpoint=self, operation=self.otherwise, failure=failure, gateway_failure=gateway_failure)
+
+
+CONNECTOR = Endpoint.load(
+    "schema.graphql",
+    {
+        "configuration": "configuration",
+        "signCertificateSigningRequest": "sign",
+        "revokeCertificate": "revoke",
+    },
+    introspection="probe",
+    otherwise="other",
+)
+DIRECTOR = Endpoint.load("director.graphql", {}, introspection="director", otherwise="director")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +89,7 @@ class Call:
 
     operation: str = "other"
     response_key: str = "result"
+    endpoint: Endpoint | None = None
     document: DocumentNode | None = None
     operation_name: str | None = None
     variables: dict[str, Any] = field(default_factory=dict)
@@ -67,27 +104,32 @@ class _Parameters:
     operation_name: str | None
 
 
-def read_call(method: str, *, content_type: str, body: bytes, query: Mapping[str, str]) -> Call:
+def read_call(
+    endpoint: Endpoint, method: str, *, content_type: str, body: bytes, query: Mapping[str, str]
+) -> Call:
     """The call inside a request; never raises."""
     try:
         if method == "GET":
-            return _understand(_from_query(query), mutations_allowed=False)
+            return _understand(endpoint, _from_query(query), mutations_allowed=False)
         parameters = _from_body(body)
         if method != "POST" or content_type.partition(";")[0].strip().lower() != answers.JSON:
-            return _understand(parameters, mutations_allowed=True, failure=answers.TRANSPORT_NOT_SUPPORTED)
-        return _understand(parameters, mutations_allowed=True)
+            return _understand(
+                endpoint, parameters, mutations_allowed=True, failure=answers.TRANSPORT_NOT_SUPPORTED
+            )
+        return _understand(endpoint, parameters, mutations_allowed=True)
     except _NotJSON:
         failure = answers.BAD_GATEWAY if method == "POST" else None
-        return Call(gateway_failure=failure, failure=answers.TRANSPORT_NOT_SUPPORTED)
+        return endpoint.failed(gateway_failure=failure, failure=answers.TRANSPORT_NOT_SUPPORTED)
     except _Unusable as error:
-        return Call(failure=error.answer)
+        return endpoint.failed(failure=error.answer)
 
 
 def execute(call: Call, resolvers: Resolvers) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
     """Data, and errors in gqlgen's shape."""
     assert call.document is not None, "a call with a failure is not executed"  # noqa: S101
+    assert call.endpoint is not None  # noqa: S101
     result = execute_sync(
-        _SCHEMA,
+        call.endpoint.schema,
         call.document,
         root_value=resolvers,
         variable_values=call.variables,
@@ -145,34 +187,39 @@ def _from_query(query: Mapping[str, str]) -> _Parameters:
     return _Parameters(query.get("query", ""), variables, query.get("operationName") or None)
 
 
-def _understand(parameters: _Parameters, *, mutations_allowed: bool, failure: Answer | None = None) -> Call:
+def _understand(
+    endpoint: Endpoint, parameters: _Parameters, *, mutations_allowed: bool, failure: Answer | None = None
+) -> Call:
     try:
-        document = _document(parameters.query)
+        document = _document(endpoint, parameters.query)
         operation = _operation(document, parameters.operation_name)
     except _Unusable as error:
-        return Call(failure=failure or error.answer)
+        return endpoint.failed(failure=failure or error.answer)
     fields = [node for node in operation.selection_set.selections if isinstance(node, FieldNode)]
-    first = next((node for node in fields if node.name.value in _ROOT_FIELDS), fields[0] if fields else None)
+    first = next(
+        (node for node in fields if node.name.value in endpoint.operations), fields[0] if fields else None
+    )
     if operation.operation is OperationType.MUTATION and not mutations_allowed:
         failure = failure or answers.MUTATION_BY_GET
     return Call(
-        operation=_classify(fields),
+        endpoint=endpoint,
+        operation=endpoint.classify(fields),
         response_key=(first.alias or first.name).value if first else "result",
         document=document,
         operation_name=parameters.operation_name,
         variables=parameters.variables,
-        failure=failure or _variables_failure(operation, parameters.variables),
+        failure=failure or _variables_failure(endpoint, operation, parameters.variables),
     )
 
 
 @lru_cache(maxsize=64)
-def _document(query: str) -> DocumentNode:
+def _document(endpoint: Endpoint, query: str) -> DocumentNode:
     """Parsed and validated; cached, because clients send the same few documents for ever."""
     if not query.strip():
         raise _Unusable(answers.NOT_AN_OPERATION)
     try:
         document = _Parser(query, max_lexical_tokens=_MAX_TOKENS).parse_document()
-        errors = validate(_SCHEMA, document)
+        errors = validate(endpoint.schema, document)
     except RecursionError as error:
         raise _Unusable(answers.PARSE_FAILED) from error
     except GraphQLError as error:
@@ -191,15 +238,10 @@ def _operation(document: DocumentNode, name: str | None) -> OperationDefinitionN
     return named[0]
 
 
-def _classify(fields: list[FieldNode]) -> str:
-    names = [node.name.value for node in fields]
-    if names and all(name == "__typename" for name in names):
-        return "probe"
-    return next((_ROOT_FIELDS[name] for name in names if name in _ROOT_FIELDS), "other")
-
-
-def _variables_failure(operation: OperationDefinitionNode, variables: dict[str, Any]) -> Answer | None:
-    coerced = get_variable_values(_SCHEMA, operation.variable_definitions or (), variables)
+def _variables_failure(
+    endpoint: Endpoint, operation: OperationDefinitionNode, variables: dict[str, Any]
+) -> Answer | None:
+    coerced = get_variable_values(endpoint.schema, operation.variable_definitions or (), variables)
     if not isinstance(coerced, list):
         return None
     message = coerced[0].message
@@ -220,4 +262,5 @@ def _invalid(code: str, error: GraphQLError) -> Answer:
 def _as_gqlgen(error: GraphQLError) -> dict[str, Any]:
     known = error.original_error is None or isinstance(error.original_error, Refused)
     message = error.message if known else "internal system error"
-    return {"message": message, "path": list(error.path or [])}
+    extensions = error.extensions and {"extensions": error.extensions}
+    return {"message": message, "path": list(error.path or []), **(extensions or {})}

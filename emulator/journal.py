@@ -47,7 +47,7 @@ class Journal:
 
     def counters(self) -> dict[str, Any]:
         """JSON for the control endpoint: operations and events that have not happened are 0."""
-        operations = ("configuration", "sign", "revoke", "probe", "adapter", "other", "connect")
+        operations = ("configuration", "sign", "revoke", "probe", "adapter", "director", "other", "connect")
         events = (
             "signatures",
             "tokens_minted",

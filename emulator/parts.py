@@ -7,6 +7,7 @@ from .circumstance import DoorName
 from .clock import Clock
 from .connector import Connector, OperatorConfiguration
 from .director import Director
+from .director_api import DirectorAPI
 from .doors import Door
 from .fault_plan import FaultPlan
 from .faults import FAULTS
@@ -30,6 +31,7 @@ class Parts:
     journal: Journal
     plan: FaultPlan
     director: Director
+    director_api: DirectorAPI
     registry: Registry
     operator: OperatorConfiguration
     tls: ServerTLS
@@ -68,6 +70,7 @@ def build(options: EmulatorOptions, folder: Folder) -> Parts:
     connector = Connector(
         configuration=operator, director=director, registry=registry, journal=journal, clock=clock
     )
+    director_api = DirectorAPI(director=director, operator=operator, journal=journal, clock=clock)
     return Parts(
         folder=folder,
         state=state,
@@ -75,6 +78,7 @@ def build(options: EmulatorOptions, folder: Folder) -> Parts:
         journal=journal,
         plan=plan,
         director=director,
+        director_api=director_api,
         registry=registry,
         operator=operator,
         tls=ServerTLS(
@@ -85,7 +89,13 @@ def build(options: EmulatorOptions, folder: Folder) -> Parts:
             scratch=folder.path,
         ),
         gateway=Gateway(
-            connector=connector, director=director, registry=registry, plan=plan, journal=journal, clock=clock
+            connector=connector,
+            director=director,
+            director_api=director_api,
+            registry=registry,
+            plan=plan,
+            journal=journal,
+            clock=clock,
         ),
         latency=options.latency,
     )
@@ -95,6 +105,8 @@ def _operator(options: EmulatorOptions, folder: Folder) -> OperatorConfiguration
     return OperatorConfiguration(
         subject=options.subject,
         director_url=options.director_url or "",
+        token_secured_connector_url="",
+        adapter_url="",
         certificate_secured_connector_url="",
         lifetime=options.lifetime,
         authority=folder.client_authority(chain=options.chain, lifetime=options.ca_lifetime),

@@ -13,7 +13,7 @@ from .control import Control
 from .endpoints import Endpoints
 from .first_credential import CERTIFICATE, KEY
 from .folder import Folder, FolderError
-from .gateway import ADAPTER_PATH, PATH
+from .gateway import ADAPTER_PATH, DIRECTOR_PATH, PATH
 from .listener import Listener
 from .options import ConsumerType, EmulatorOptions
 from .parts import Parts, build
@@ -113,17 +113,7 @@ class Emulator:
         if kind not in get_args(ConsumerType):
             raise ValueError(f"consumer_type is one of {', '.join(get_args(ConsumerType))}")
         auth = self._parts.director.create(cast("ConsumerType", kind))
-        now = self._parts.clock.now()
-        token, expires_at = self._parts.director.mint(auth, now=now, ttl=ttl)
-        return TokenForms(
-            token=token,
-            client_id=auth.id,
-            connector_url=self._url(self._token_door),
-            adapter_url=self._url(self._token_door, ADAPTER_PATH),
-            created_at=now,
-            expires_at=expires_at,
-            consumer_type=kind,
-        )
+        return self._parts.director_api.token(auth, ttl=ttl)
 
     def revoke(self, fingerprint: str) -> None:
         """Revokes a certificate by its hex SHA-256, as a call of `revokeCertificate` does."""
@@ -187,7 +177,9 @@ class Emulator:
             _open(listener)
         operator = self._parts.operator
         operator.certificate_secured_connector_url = self._url(self._mtls_door)
-        operator.director_url = operator.director_url or self._url(self._mtls_door, "/director/graphql")
+        operator.token_secured_connector_url = self._url(self._token_door)
+        operator.adapter_url = self._url(self._token_door, ADAPTER_PATH)
+        operator.director_url = operator.director_url or self._url(self._mtls_door, DIRECTOR_PATH)
         first = self._parts.first_credential()
         if self.options.fresh or not first.good():
             first.issue(await asyncio.to_thread(rsa_key), self.options.consumer_type)

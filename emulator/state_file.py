@@ -24,7 +24,7 @@ class StateFile:
         """Fills them with what was saved, and saves them from now on."""
         state = self._folder.read_json(_NAME)
         with contextlib.suppress(TypeError, ValueError):  # a damaged file is no reason not to start
-            director.load(state.get("system_auths", []))
+            director.load(state.get("system_auths", []), state.get("owners", {}))
             registry.load(state.get("revoked", []))
         self._director, self._registry = director, registry
 
@@ -40,5 +40,5 @@ class StateFile:
             self._saving.cancel()
             self._saving = None
         if self._director is not None and self._registry is not None:
-            state = {"system_auths": self._director.dump(), "revoked": self._registry.dump()}
+            state = {**self._director.dump(), "revoked": self._registry.dump()}
             self._folder.write_json(_NAME, state)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from .answers import as_go_json
 
 TOKEN_BYTES = 64  # 88 characters of URL-safe base64, padding included
-_NEVER = "0001-01-01T00:00:00Z"  # Go's zero time
+NEVER = "0001-01-01T00:00:00Z"  # Go's zero time
 
 
 def new_token() -> str:
@@ -40,7 +40,7 @@ class TokenForms:
             "used": False,
             "expiresAt": go_time(self.expires_at),
             "createdAt": go_time(self.created_at),
-            "usedAt": _NEVER,
+            "usedAt": NEVER,
             "type": self.consumer_type,
             "scenario_groups": None,
         }

@@ -41,6 +41,7 @@ async def test_the_state_counts_and_lists_without_secrets(
         "revoke": 0,
         "probe": 0,
         "adapter": 0,
+        "director": 0,
         "other": 0,
         "connect": 0,
     }
