@@ -1,31 +1,31 @@
 """The page for people: what `/status` says, in plain words, in one HTML file that needs nothing else.
 
-`page.html` is the frame; everything that changes is written here, so that the page says the same with
-and without its script, which takes the changed parts from a new copy.
+The templates hold every sentence, so that the page says the same with and without its script, which takes
+the changed parts from a new copy.
 """
 
 import base64
 import hashlib
-import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from urllib.parse import quote
 
-from ..core.status import State
-from .answers import Answer
-from .markup import TO_THE_SECOND, Html, fill, foreign, html_of, joined, moment, span, stamp, time
-from .narration import event, lead, notes, what_next
-from .schemas import CertificateStatus, StatusAnswer
-from .timeline import draw
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
-_SLOT = re.compile(r"\{\{(\w+)\}\}")
-_INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
-_NEWEST = 6  # events shown at once; the others unfold
-_NAMES = {
+from ..core.catalogue import EVENTS, REASONS, REMEDIES
+from ..core.status import State
+from ..core.text import printable
+from .answers import Answer
+from .problems import KINDS
+from .schemas import CertificateStatus, StatusAnswer
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_SHOWN = 6  # events shown at once; the others unfold
+_TITLES = {
     State.CONNECTED: "Connected",
     State.DEGRADED: "Degraded",
     State.EXPIRED: "Expired",
@@ -43,92 +43,85 @@ _MARKS = {
 _TONES = {State.CONNECTED: "#1a7f37", State.DEGRADED: "#b57a00", State.UNCONNECTED: "#0860c4"}
 
 
-# --- the frame
+def page_answer(status: StatusAnswer, now: datetime, *, host: str, asks_token: bool) -> Answer:
+    """The page about `status` at that moment.
 
-
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    """`page.html`: text and slot names in turn, and the policy that its script and style are named in."""
-
-    parts: tuple[str, ...]
-    policy: str
+    `host` is where the reader reached us, for the commands; `asks_token` is whether renewing needs one.
+    """
+    usable = status.state in {State.CONNECTED, State.DEGRADED}
+    certificate, due_at = status.certificate, status.renewal.due_at
+    page = _templates().get_template("page.html")
+    body = page.render(
+        status=status,
+        renewal=status.renewal,
+        certificate=certificate,
+        now=now,
+        usable=usable,
+        asks_token=asks_token,
+        title=_TITLES[status.state],
+        mark=_MARKS[status.state],
+        icon=_icon(status.state),
+        pace=_pace(certificate),
+        coming=_coming(status),
+        line=_line(certificate, due_at, now) if certificate else None,
+        skew=_skew(status.clock_skew_seconds),
+        journal=[_Entry(entry) for entry in reversed(status.events)],
+        shown=_SHOWN,
+        commands=_commands(host, usable=usable, asks_token=asks_token),
+    )
+    headers = {
+        "Content-Type": "text/html; charset=utf-8",
+        "Cache-Control": "no-store",
+        "Content-Security-Policy": _policy(),
+    }
+    return Answer.of(200, headers, body.encode())
 
 
 @cache
-def _frame() -> _Frame:
-    """Read once, when the first person comes."""
-    text = (Path(__file__).parent / "page.html").read_text("utf-8")
-    hashes = {kind: _sha256(inline) for kind, inline in _INLINE.findall(text)}
-    policy = (
-        f"default-src 'none'; script-src {hashes['script']}; style-src {hashes['style']}; "
+def _templates() -> Environment:
+    """Made when the first person comes."""
+    templates = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        auto_reload=False,
+    )
+    templates.globals |= {"events": EVENTS, "reasons": REASONS, "remedies": REMEDIES}
+    filters = (anchor, breakable, instant, printable, rfc3339, sentence, span, stamp, title_of)
+    templates.filters |= {each.__name__: each for each in filters}
+    return templates
+
+
+@cache
+def _policy() -> str:
+    """Only the script and the style of the page itself may be used."""
+    script, style = (
+        _sha256(f"\n{(_TEMPLATES / name).read_text('utf-8')}") for name in ("page.js", "page.css")
+    )
+    return (
+        f"default-src 'none'; script-src {script}; style-src {style}; "
         "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
         "require-trusted-types-for 'script'; trusted-types 'none'"
     )
-    return _Frame(tuple(_SLOT.split(text)), policy)
 
 
 def _sha256(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def page_answer(answer: StatusAnswer, now: datetime, *, host: str, asks_token: bool) -> Answer:
-    """The page about `answer` at that moment.
+class _Entry(dict[str, object]):
+    """An entry of the journal; a field that it lacks is None."""
 
-    `host` is where the reader reached us, for the commands; `asks_token` is whether renewing needs one.
-    """
-    frame = _frame()
-    values = _values(answer, now, host=host, asks_token=asks_token)
-    parts = [html_of(values[part]) if number % 2 else part for number, part in enumerate(frame.parts)]
-    headers = {
-        "Content-Type": "text/html; charset=utf-8",
-        "Cache-Control": "no-store",
-        "Content-Security-Policy": frame.policy,
-    }
-    return Answer.of(200, headers, "".join(parts).encode())
+    def __init__(self, entry: Mapping[str, object]) -> None:
+        super().__init__(entry)
+
+    def __getattr__(self, name: str) -> object:
+        return self.get(name)
 
 
-def _values(answer: StatusAnswer, now: datetime, *, host: str, asks_token: bool) -> Mapping[str, object]:
-    state, certificate = answer.state, answer.certificate
-    usable = state in {State.CONNECTED, State.DEGRADED}
-    found = notes(answer, now)
-    events = [event(entry) for entry in reversed(answer.events)]
-    return {
-        "state": state.value,
-        "name": _NAMES[state],
-        "mark": _mark(state),
-        "icon": _icon(state),
-        "pace": _pace(certificate),
-        "now": stamp(now, TO_THE_SECOND),
-        "version": answer.version,
-        "started": time(answer.started_at),
-        "lead": lead(answer, now),
-        "next": what_next(answer, now),
-        "act": _hidden(not usable),
-        "asks": Html(" data-token" if asks_token else ""),
-        "line": draw(certificate, answer.renewal.due_at, now) if certificate else "",
-        "no_line": _hidden(certificate is None),
-        "notes": joined(found),
-        "no_notes": _hidden(not found),
-        "certificate": _certificate(certificate) if certificate else _row("State", "There is none yet."),
-        "renewal": _renewal(answer, now),
-        "events": joined(events[:_NEWEST]) or fill("<li><p>Nothing has happened yet.</p></li>"),
-        "earlier": joined(events[_NEWEST:]),
-        "no_older": _hidden(len(events) <= _NEWEST),
-        "commands": _commands(host, usable=usable, asks_token=asks_token),
-    }
-
-
-def _hidden(hidden: object) -> Html:
-    return Html(" hidden" if hidden else "")
-
-
-def _mark(state: State) -> Html:
-    return fill(
-        '<svg viewBox="0 0 24 24" aria-hidden="true"><circle cx="12" cy="12" r="12" fill="currentColor"/>'
-        '<path d="{path}" fill="none" stroke="var(--page)" stroke-width="2.5" stroke-linecap="round" '
-        'stroke-linejoin="round"/></svg>',
-        path=_MARKS[state],
-    )
+# --- values ------------------------------------------------------------------------------------
 
 
 def _icon(state: State) -> str:
@@ -141,64 +134,40 @@ def _icon(state: State) -> str:
 
 
 def _pace(certificate: CertificateStatus | None) -> int:
-    """Seconds after which the marker of the time line is to be seen elsewhere."""
+    """Seconds after which the marker of the time line has visibly moved."""
     if certificate is None:
         return 30
     lifetime = certificate.effective_not_after - certificate.not_before
     return min(30, max(1, int(lifetime.total_seconds() / 300)))
 
 
-# --- tables and lists
+def _coming(status: StatusAnswer) -> str:
+    """What happens at `next_attempt_at`."""
+    if status.state is State.EXPIRED:
+        return "The next attempt is made"
+    if status.certificate is None:
+        return "The connection is tried again"
+    if "proof-pending" in status.reasons or status.renewal.consecutive_failures:
+        return "The next attempt is made"
+    return "The sidecar renews it"
 
 
-def _row(name: str, value: object) -> Html:
-    return fill('<tr><th scope="row">{name}</th><td>{value}</td></tr>', name=name, value=value)
+def _line(certificate: CertificateStatus, due_at: datetime | None, now: datetime) -> Mapping[str, object]:
+    """The renewal window goes from `due_at` to the end. Shares are in percent."""
+    begin, end = certificate.not_before, certificate.effective_not_after
+    due_at = min(due_at or end, end)
+    here, due = _share(begin, end, now), _share(begin, end, due_at)
+    label = "%H:%M:%S" if end - begin < timedelta(days=3) else "%-d %b %Y"
+    # Labels in one row would meet.
+    room = "one-row" if 30 <= due <= 70 else "two-rows"
+    return {
+        "begin": begin, "end": end, "due_at": due_at, "here": here, "due": due, "label": label, "room": room
+    }  # fmt: skip
 
 
-def _certificate(certificate: CertificateStatus) -> Html:
-    copied = fill(
-        '<code id="fingerprint">{fingerprint}</code> {copy}',
-        fingerprint=certificate.fingerprint_sha256,
-        copy=_copy("fingerprint", "the fingerprint"),
-    )
-    proven = certificate.proven_at
-    begin, end = certificate.not_before, certificate.not_after
-    rows = [
-        _row("Subject", foreign(certificate.subject)),
-        _row("Issuer", foreign(certificate.issuer)),
-        _row("Fingerprint (SHA-256)", copied),
-        _row("Serial number", certificate.serial_number),
-        _row("Valid from", time(begin)),
-        _row("Valid until", time(end)),
-    ]
-    if certificate.effective_not_after < end:
-        rows.append(_row("Its CA ends", time(certificate.effective_not_after)))
-    length = certificate.chain_length
-    return joined(
-        [
-            *rows,
-            _row("Key", certificate.key_algorithm),
-            _row("Chain", f"{length} certificates, the leaf included" if length > 1 else "the leaf alone"),
-            _row("Accepted by the Connector", time(proven) if proven else "not asked yet"),
-        ]
-    )
-
-
-def _renewal(answer: StatusAnswer, now: datetime) -> Html:
-    renewal, connector = answer.renewal, answer.connector
-    coming = _row("Next attempt", moment(renewal.next_attempt_at, now))
-    rows = [
-        _row("Due", moment(renewal.due_at, now)),
-        *([] if renewal.next_attempt_at == renewal.due_at else [coming]),
-        _row("Last attempt", moment(renewal.last_attempt_at, now)),
-        _row("Last success", moment(renewal.last_success_at, now)),
-        _row("Failures in a row", renewal.consecutive_failures),
-        _row("Clock skew", _skew(answer.clock_skew_seconds)),
-        _row("Connector", foreign(connector.url) if connector.url else "not known yet"),
-    ]
-    if connector.announced_url:
-        rows.append(_row("It names", foreign(connector.announced_url)))
-    return joined([*rows, _row("Director", foreign(connector.director_url or "not known yet"))])
+def _share(begin: datetime, end: datetime, at: datetime) -> float:
+    lifetime = max(end - begin, timedelta(seconds=1))
+    return min(100.0, max(0.0, (at - begin) / lifetime * 100))
 
 
 def _skew(seconds: float | None) -> str:
@@ -211,34 +180,76 @@ def _skew(seconds: float | None) -> str:
     return f"the Connector's clock is {span(timedelta(seconds=abs(seconds)))} {side} ours"
 
 
-def _commands(host: str, *, usable: bool, asks_token: bool) -> Html:
+def _commands(host: str, *, usable: bool, asks_token: bool) -> Mapping[str, str]:
     bearer = ' -H "Authorization: Bearer $COMPASS_API_TOKEN"'
     base = f"http://{host}"
-    renew = f"curl -s -X POST{bearer if asks_token else ''} {shlex.quote(base + '/renew')}"
-    body = '{"token": "TOKEN", "connector_url": "https://…/connector/graphql"}'
-    connect = (
-        f"curl -s{bearer} -H 'Content-Type: application/json' -d '{body}' {shlex.quote(base + '/connect')}"
-    )
-    chain = f"curl -sO {shlex.quote(base + '/certificate/chain.pem')}"
-    lines = {
-        "status": f"curl -s {shlex.quote(base + '/status')}",
-        **({"renew": renew, "chain": chain} if usable else {"connect": connect}),
+    status = f"curl -s {shlex.quote(base + '/status')}"
+    if not usable:
+        body = '{"token": "TOKEN", "connector_url": "https://…/connector/graphql"}'
+        json = f"-H 'Content-Type: application/json' -d '{body}'"
+        return {"status": status, "connect": f"curl -s{bearer} {json} {shlex.quote(base + '/connect')}"}
+    return {
+        "status": status,
+        "renew": f"curl -s -X POST{bearer if asks_token else ''} {shlex.quote(base + '/renew')}",
+        "chain": f"curl -sO {shlex.quote(base + '/certificate/chain.pem')}",
     }
-    return joined(
-        fill(
-            '<div><code id="curl-{name}">{line}</code>{copy}</div>',
-            name=name,
-            line=line,
-            copy=_copy(f"curl-{name}", f"the command for {name}"),
-        )
-        for name, line in lines.items()
-    )
 
 
-def _copy(source: str, what: str) -> Html:
-    return fill(
-        '<button type="button" class="scripted" id="copy-{source}" data-copies="{source}" '
-        'aria-live="polite" aria-description="{what}">Copy</button>',
-        source=source,
-        what=what,
-    )
+# --- filters -----------------------------------------------------------------------------------
+
+
+def breakable(text: object) -> Markup:
+    """Foreign text, with breaks where a person would break a name or a URL."""
+    shown = escape(printable(str(text)))
+    return Markup(shown.replace(",", Markup(",<wbr>")).replace("/", Markup("/<wbr>")))  # noqa: S704 - escaped
+
+
+def sentence(text: object) -> str:
+    """Errors begin in lower case and end without a full stop."""
+    plain = str(text)
+    return plain[:1].upper() + plain[1:] + ("" if plain.endswith((".", "…")) else ".")
+
+
+def title_of(code: object) -> str:
+    """The title of the problem with this code."""
+    kind = KINDS.get(code) if isinstance(code, str) else None
+    return kind.title if kind is not None else printable(str(code))
+
+
+def rfc3339(at: datetime) -> str:
+    return f"{at:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def stamp(at: datetime, clock: str = "%H:%M") -> str:
+    """`at` is aware UTC."""
+    return f"{at.day} {at:%b %Y}, {at:{clock}} UTC"
+
+
+def instant(text: object) -> datetime | None:
+    """The time that a journal entry names, None if it names none."""
+    try:
+        return datetime.fromisoformat(str(text)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def anchor(share: float) -> str:
+    """A label stays inside the picture, at a phone's width too."""
+    return "start" if share < 25 else "end" if share > 75 else "middle"
+
+
+def span(length: timedelta) -> str:
+    """In words, as precise as a person wants it; a second at least."""
+    seconds = max(1, int(length.total_seconds()))
+    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
+    if days >= 7:
+        return _count(days, "day")
+    if days:
+        return f"{_count(days, 'day')} and {_count(hours % 24, 'hour')}"
+    if hours:
+        return f"{_count(hours, 'hour')} and {_count(minutes % 60, 'minute')}"
+    return _count(minutes, "minute") if minutes >= 2 else _count(seconds, "second")
+
+
+def _count(number: int, unit: str) -> str:
+    return f"{number} {unit}{'' if number == 1 else 's'}"

@@ -15,8 +15,7 @@ import pytest
 
 from compass_sidecar import errors
 from compass_sidecar.api.access import Access
-from compass_sidecar.api.markup import fill, span
-from compass_sidecar.api.page import page_answer
+from compass_sidecar.api.page import page_answer, span
 from compass_sidecar.api.problems import KINDS
 from compass_sidecar.api.schemas import StatusAnswer
 from compass_sidecar.core.catalogue import EVENTS, REASONS, REMEDIES
@@ -193,12 +192,26 @@ def test_there_is_a_remedy_for_every_failure_of_an_attempt() -> None:
 
 @pytest.mark.parametrize("state", list(State))
 def test_every_state_is_one_of_the_styles(state: State) -> None:
-    page = (APP / "api" / "page.html").read_text()
+    page = (APP / "api" / "templates" / "page.css").read_text()
     assert state is State.UNCONNECTED or f"body[data-state={state.value}]" in page
 
 
-def test_what_is_not_ours_is_escaped() -> None:
-    assert fill("<p>{a}{b}</p>", a="<&\"'{b}", b=fill("<b>")) == "<p>&lt;&amp;&quot;&#x27;{b}<b></p>"
+@pytest.mark.anyio
+async def test_what_is_not_ours_is_escaped() -> None:
+    evil = "<img src=x onerror=alert(1)>"
+    sidecar = busy_sidecar()
+    entry = {"at": evil, "event": evil, "detail": evil, "code": evil}
+    error = LastError("connector-protocol", evil, False, sidecar.clock)
+    sidecar.status = replace(
+        sidecar.status,
+        connector_url=evil,
+        warnings=(evil,),
+        progress=replace(sidecar.status.progress, last_error=error),
+        events=(entry, {"not_after": evil, "fingerprint": evil}, {"event": "published", "url": evil}),
+    )
+    page = await page_of(sidecar)
+    assert "<img" not in page
+    assert page.count("&lt;img src=x onerror=alert(1)&gt;") >= 7
 
 
 @pytest.mark.parametrize(

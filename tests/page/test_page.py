@@ -29,7 +29,7 @@ def test_a_connected_sidecar_is_seen_at_a_glance(browser: Browser, start: Start)
     browser.open(sidecar.port)
     assert browser.text("name") == "Connected"
     assert "The certificate is good for another 89 days, until " in browser.text("state")
-    assert "It is renewed by itself in " in browser.text("state")
+    assert "The sidecar renews it in " in browser.text("state")
     certificate = sidecar.status()["certificate"]
     for fact in ("fingerprint_sha256", "subject", "issuer", "key_algorithm", "serial_number"):
         assert certificate[fact] in browser.text("certificate")
@@ -128,7 +128,7 @@ def test_an_expired_certificate_is_seen_when_it_ends(browser: Browser, start: St
     browser.open(sidecar.port)
     browser.wait_for("Expired", "name")
     assert "is not served any more" in browser.text("state")
-    assert "in case it is our clock that is wrong" in browser.text("state")
+    browser.wait_for("in case this machine's clock is wrong", "state")  # the first attempt has ended then
     assert "If the clock of this machine is wrong, set it" in browser.text("notes")
     assert not browser.visible("go")
     assert fits(browser, PHONE)
