@@ -43,7 +43,7 @@ def answering(answer: bytes, asked: list[bytes] | None = None) -> Iterator[str]:
     ("answer", "status", "said"),
     [
         (HEAD % b"200 OK" + b"ok\n", 0, "ok"),
-        (HEAD % b"503 Service Unavailable" + STALLED, 1, "stalled: It has not turned.?[2J"),
+        (HEAD % b"503 Service Unavailable" + STALLED, 1, "stalled: It has not turned.\\u001b[2J"),
         (HEAD % b"200 OK" + b"<html>", 1, "is not the sidecar"),
         (HEAD % b"503 No" + b"[1]", 1, "is not the sidecar"),
         (b"", 1, "is not the sidecar"),

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from ..core.text import visible
+
 Fields = Mapping[str, object]
 
 _OURS = "compass_sidecar"
@@ -68,7 +70,7 @@ class ForPeople(logging.Formatter):
             self._paint(f"{datetime.fromtimestamp(record.created, UTC):%Y-%m-%d %H:%M:%SZ}", _DIM),
             self._paint(f"{level:7}", _COLORS.get(record.levelno, "")),
             self._paint(f"{event:{_EVENT_WIDTH}}", _BOLD),
-            *([_one_line(str(fields["detail"]))] if "detail" in fields else []),
+            *([visible(str(fields["detail"]))] if "detail" in fields else []),
             *([self._paint(others, _DIM)] if others else []),
         ]
         text = self.formatException(record.exc_info).replace("\n", "\n    ") if record.exc_info else ""
@@ -91,8 +93,3 @@ def _short(name: str, value: object) -> str:
     if name == "fingerprint":
         return f"{text[:_SHOWN_OF_FINGERPRINT]}…"
     return text if text.isprintable() and text and not set(text) & set(" '\"=") else repr(text)
-
-
-def _one_line(text: str) -> str:
-    """Nothing in it moves the cursor, turns the writing around or begins another line."""
-    return text if text.isprintable() else repr(text)[1:-1]

@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
-from ..core.credential import Chain, key_algorithm, render
+from ..core.credential import Chain, display_name, key_algorithm, render, serial_number
 from ..core.generation import Generation
 from ..core.policy import left
 from ..core.status import State, Status, state_of
+from ..core.text import printable
 from .ports import Renewed
 
 _FINGERPRINT = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
@@ -43,9 +44,9 @@ class Certificate(BaseModel):
     def facts_of(chain: Chain) -> dict[str, Any]:
         return {
             "fingerprint_sha256": chain.fingerprint,
-            "subject": chain.leaf.subject.rfc4514_string(),
-            "issuer": chain.leaf.issuer.rfc4514_string(),
-            "serial_number": str(chain.leaf.serial_number),
+            "subject": display_name(chain.leaf.subject),
+            "issuer": display_name(chain.leaf.issuer),
+            "serial_number": serial_number(chain.leaf),
             "not_before": chain.not_before,
             "not_after": chain.not_after,
             "effective_not_after": chain.effective_not_after,
@@ -147,15 +148,19 @@ class StatusAnswer(BaseModel):
             remaining_seconds=int(left(generation.chain, now).total_seconds()) if generation else None,
             renewal=RenewalStatus.of(status),
             connector=ConnectorStatus(
-                url=status.connector_url,
-                director_url=status.director_url,
-                announced_url=status.announced_url,
+                url=_shown(status.connector_url),
+                director_url=_shown(status.director_url),
+                announced_url=_shown(status.announced_url),
             ),
             clock_skew_seconds=skew.total_seconds() if skew is not None else None,
             events=list(status.events[-20:]),
             version=status.version,
             started_at=status.started_at,
         )
+
+
+def _shown(url: str | None) -> str | None:
+    return printable(url) if url is not None else None
 
 
 class RenewAnswer(BaseModel):

@@ -24,7 +24,7 @@ from ..adapters.inputs import OperatorInputs
 from ..adapters.journal import Event, Journal
 from ..adapters.transport import Step
 from ..core.chain import EARLY_TOLERANCE
-from ..core.credential import Chain, Credential
+from ..core.credential import Chain, Credential, display_name
 from ..core.door import ClientPair, Door
 from ..core.policy import SKEW_LIMIT, left, nearly_over
 from ..core.text import format_duration
@@ -123,7 +123,7 @@ class _Examination:
     def _judge(self, name: str, where: str, chain: Chain, *, revoked_at: datetime | None = None) -> bool:
         """Whether it can be used, and a finding that says so."""
         now, end = self._clock.now(), chain.effective_not_after
-        subject = chain.leaf.subject.rfc4514_string()
+        subject = display_name(chain.leaf.subject)
         outcome = Outcome.FAILED
         if revoked_at is not None:
             detail = f"was revoked at {_time(revoked_at)}; {_RECONNECT}"

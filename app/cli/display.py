@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..core.catalogue import REASONS
-from ..core.text import format_duration
+from ..core.text import format_duration, visible
 
 STATES = {
     "connected": ("green", "the credential is valid, and is renewed in time"),
@@ -59,7 +59,7 @@ def _console(stream: Any) -> Console:
 
 def plain(text: object) -> str:
     """Without control characters, line breaks and what turns the direction of writing."""
-    return "".join(each if each.isprintable() else "?" for each in str(text))
+    return visible(str(text))
 
 
 # --- status ------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
-from ..core.text import parse_duration
+from ..core.text import parse_duration, visible
 from .address import Address, find_health_address
 
 _LONGEST = 64 * 1024
@@ -126,7 +126,7 @@ def _reason(body: bytes) -> str | None:
         text = f"{problem['code']}: {problem['detail']}"
     except (ValueError, TypeError, KeyError):
         return None
-    return "".join(each if each.isprintable() else "?" for each in text)
+    return visible(text)
 
 
 def _as_json(healthy: bool, said: str) -> str:

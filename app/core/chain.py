@@ -23,7 +23,7 @@ from ..errors import (
     UntrustedChain,
 )
 from .answer import SignedAnswer
-from .credential import Chain, is_plain, parse_certificates, pem_blocks
+from .credential import Chain, display_name, is_plain, parse_certificates, pem_blocks
 from .csr import same_subject
 
 _T = TypeVar("_T", bound=x509.ExtensionType)  # the syntax for this needs Python 3.12
@@ -111,8 +111,8 @@ def check_leaf(leaf: x509.Certificate, expected: Expected) -> None:
         raise KeyMismatch("the signed certificate is for another key than ours")
     if not same_subject(expected.subject, leaf.subject):
         raise SubjectMismatch(
-            f"the signed certificate is for {leaf.subject.rfc4514_string()!r},"
-            f" asked for was {expected.subject.rfc4514_string()!r}"
+            f"the signed certificate is for {display_name(leaf.subject)},"
+            f" asked for was {display_name(expected.subject)}"
         )
     constraints = _extension(leaf, x509.BasicConstraints)
     if constraints is not None and constraints.ca:

@@ -11,8 +11,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from ..errors import KeyMismatch, MalformedCredential
+from .text import printable
 
 MAX_CERTIFICATES = 10
+_SERIAL_BITS = 20 * 8  # RFC 5280, 4.1.2.2
 # A block ends at the next five hyphens, or is none: what is hostile must not make the search quadratic.
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----(?:[^-]|-(?!----))*+-----END \1-----")
 # What the library raises for certificates of the wrong form; not all of it is a ValueError.
@@ -194,6 +196,17 @@ def _fits_together(numbers: rsa.RSAPrivateNumbers) -> bool:
         and numbers.dmq1 == d % (q - 1)
         and numbers.iqmp * q % p == 1
     )
+
+
+def display_name(name: x509.Name) -> str:
+    """A subject or an issuer for people, RFC 4514: whoever signs a certificate chooses what is in it."""
+    return printable(name.rfc4514_string())
+
+
+def serial_number(certificate: x509.Certificate) -> str:
+    """A decimal number; of one that is longer than RFC 5280 allows, the beginning in hex."""
+    number = certificate.serial_number
+    return str(number) if number.bit_length() <= _SERIAL_BITS else f"{hex(number)[:40]}…"
 
 
 def key_algorithm(certificate: x509.Certificate) -> str:

@@ -12,6 +12,7 @@ from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import NameOID
 
 from ..errors import SubjectMismatch
+from .text import printable
 
 KEY_SIZES = (2048, 3072, 4096)
 _ATTRIBUTES: Mapping[str, x509.ObjectIdentifier] = MappingProxyType(
@@ -61,7 +62,7 @@ def _parts(text: str) -> list[str]:
 def _split(part: str) -> tuple[str, str]:
     key, equals, value = part.partition("=")
     if not equals or key not in _ATTRIBUTES:
-        raise SubjectMismatch(f"the subject from the Connector is not understood at {part[:40]!r}")
+        raise SubjectMismatch(f"the subject from the Connector is not understood at '{printable(part)}'")
     if not value.strip():
         raise SubjectMismatch(f"the subject from the Connector has no value for {key}")
     return key, value

@@ -1,7 +1,8 @@
 """Text for people: what others send, made fit to show, and durations as people write them."""
 
 import re
-from datetime import timedelta
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 from itertools import accumulate
 
 _SHOWN = 256  # characters of one foreign text in a log, an answer or a page
@@ -14,6 +15,9 @@ _SECRET_BLOCK = re.compile(
 # The URL-safe alphabet too, in which tokens come; a backslash, as in `\/` and `\n` of raw JSON, breaks
 # no run. The lookbehind keeps the search linear.
 _BASE64 = re.compile(r"(?<![\w+/=\\-])[\w+/=\\-]{60,}", re.ASCII)
+
+# Of these nothing is removed: they identify what is public.
+_IDENTIFIER = re.compile(r"[0-9a-f]{64}|[0-9a-f-]{36}")
 
 # Largest first: `format_duration` counts them down in this order.
 _UNITS = {
@@ -42,6 +46,37 @@ def printable(text: str) -> str:
     if not ends or ends[-1] <= _SHOWN:
         return "".join(shown)
     return "".join(shown[: sum(end < _SHOWN for end in ends)]) + "…"
+
+
+def visible(text: str) -> str:
+    """The text without control characters, line breaks and marks of direction, which are escaped."""
+    return text if text.isprintable() else "".join(map(_visible, text))
+
+
+def printable_fields(fields: Mapping[str, object]) -> dict[str, object]:
+    """The fields of an event, fit to be shown; those that are None are left out.
+
+    `detail` is a sentence of ours whose foreign parts are printable already: it is not shortened.
+    """
+    return {
+        name: visible(value) if name == "detail" and isinstance(value, str) else _printable_value(value)
+        for name, value in fields.items()
+        if value is not None
+    }
+
+
+def _printable_value(value: object) -> object:
+    if isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, datetime):
+        return rfc3339(value)
+    text = str(value)
+    return text if _IDENTIFIER.fullmatch(text) else printable(text)
+
+
+def rfc3339(moment: datetime) -> str:
+    """A moment in UTC, to the second."""
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _visible(character: str) -> str:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
 
+from .text import printable
+
 _LONGEST = 2048
 _PORTS = {"http": 80, "https": 443}
 _LABEL = "[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
@@ -27,7 +29,7 @@ class URL:
     def where(self) -> str:
         """Host and port, for people; the port only if it is not the scheme's."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+        return printable(host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}")
 
     @property
     def bare(self) -> str:

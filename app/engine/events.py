@@ -8,6 +8,8 @@ from contextvars import ContextVar
 from datetime import datetime
 from functools import partial
 
+from ..core.text import printable_fields, rfc3339
+
 _log = logging.getLogger("compass_sidecar.engine.events")
 # The newest in the status; the journal on disk has the rest.
 SHOWN = 20
@@ -48,7 +50,7 @@ class EventLog:
         self._now = now
         self._append = append
         self._observe = observe
-        self._newest: deque[Mapping[str, object]] = deque(tail, maxlen=SHOWN)
+        self._newest: deque[Mapping[str, object]] = deque(map(printable_fields, tail), maxlen=SHOWN)
         self._correlation_id: ContextVar[str | None] = ContextVar("correlation_id", default=None)
 
     @contextmanager
@@ -62,9 +64,9 @@ class EventLog:
 
     def record(self, event: str, **details: object) -> None:
         details["correlation_id"] = self._correlation_id.get()
-        shown = {key: _plain(value) for key, value in details.items() if value is not None}
+        shown = printable_fields(details)
         _log.log(logging.WARNING if event in _WARNINGS else logging.INFO, event, extra=shown)
-        entry = {"at": _plain(self._now()), "event": event, **shown}
+        entry = {"at": rfc3339(self._now()), "event": event, **shown}
         self._newest.append(entry)
         for tell in (partial(self._observe, event, shown), partial(self._append, entry)):
             try:
@@ -75,7 +77,3 @@ class EventLog:
     def newest(self) -> tuple[Mapping[str, object], ...]:
         """The newest entries, newest last."""
         return tuple(self._newest)
-
-
-def _plain(value: object) -> object:
-    return f"{value:%Y-%m-%dT%H:%M:%SZ}" if isinstance(value, datetime) else value

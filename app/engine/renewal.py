@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ..core import chain as chains
 from ..core.answer import Configuration, SignedAnswer
-from ..core.credential import Credential, load_public_key, render_private_key
+from ..core.credential import Credential, display_name, load_public_key, render_private_key
 from ..core.csr import make_csr, parse_subject
 from ..core.door import ClientPair, Door
 from ..core.generation import Facts, Generation, Origin, Pending, Signed
@@ -300,7 +300,7 @@ class Renewal:
             raise ConnectorProtocol(error.detail) from error
         changed = not chains.anchored(chain, anchors)
         if changed:
-            issuer = chain.leaf.issuer.rfc4514_string()
+            issuer = display_name(chain.leaf.issuer)
             self._journal.record("trust-anchor-changed", issuer=issuer, fingerprint=chain.fingerprint)
         return Signed(chain, now, anchor_changed=changed and pending.origin is Origin.RENEW)
 

@@ -82,6 +82,7 @@ class Authority:
         cls,
         common_name: str = "Compass CA",
         *,
+        subject: x509.Name | None = None,
         key: PrivateKey | None = None,
         not_before: datetime = NOW - timedelta(days=1),
         lifetime: timedelta = timedelta(days=3650),
@@ -89,7 +90,7 @@ class Authority:
     ) -> "Authority":
         """A self-signed one; a new EC key unless one is given."""
         key = key or ec.generate_private_key(ec.SECP256R1())
-        subject = name(common_name)
+        subject = subject or name(common_name)
         dates = (not_before, not_before + lifetime)
         builder = _builder(subject, subject, key.public_key(), dates=dates, serial=1)
         return cls(_ca(builder, key.public_key(), key, path_length), key)
