@@ -21,7 +21,8 @@
     │  ├─ ConnectorUntrusted       its server certificate does not verify
     │  ├─ ConnectorRejected        a GraphQL error: it understood and refused
     │  │  └─ SubjectRefused        `CSR: Invalid ..`: the subject is stale, ask for it once more
-    │  ├─ ConnectorUnauthenticated the ambiguous empty 400, or a TLS alert on our certificate
+    │  ├─ ConnectorUnauthenticated no identity of ours was accepted, as by a TLS alert on our certificate
+    │  │  └─ NotRecognised         the ambiguous empty 400
     │  └─ ConnectorProtocol        an answer that breaks the contract
     │     └─ UnusableURL           a URL that can never be called, however long one waits
     ├─ RequestRefused              the local API cannot do this now or for you
@@ -117,9 +118,15 @@ class StoreWriteFailed(StoreError):
 
 
 class ConnectorError(SidecarError):
-    """A call to the Connector failed; the credential we hold is untouched."""
+    """A call to the Connector failed; the credential we hold is untouched.
+
+    `arrived` is False if the request certainly did not get past the gateway's look at who calls, and True if
+    it may have. `status` is the HTTP status of the answer, None without an answer.
+    """
 
     code = "connector-failed"
+    arrived = True
+    status: int | None = None
 
 
 class ConnectorUnavailable(ConnectorError):
@@ -154,6 +161,10 @@ class SubjectRefused(ConnectorRejected):
 class ConnectorUnauthenticated(ConnectorError):
     code = "connector-unauthenticated"
     retryable = True
+
+
+class NotRecognised(ConnectorUnauthenticated):
+    """The empty 400, which has many causes: see contract section 2."""
 
 
 class ConnectorProtocol(ConnectorError):

@@ -197,6 +197,9 @@ class Connector:
             date = parse_date(reply.headers)
             result = read(read_answer(reply.status, reply.headers, reply.body), date)
         except SidecarError as error:
+            if isinstance(error, ConnectorError):
+                error.arrived = error.arrived and progress.step is Step.CALL
+                error.status = reply.status if reply else None
             self._report(door, operation, error.code, started, reply, step=progress.step)
             raise
         self._report(door, operation, "ok", started, reply, step=progress.step)
@@ -252,6 +255,7 @@ def translate(
     links = list(_links(error, outer))
     told = " ".join(map(str, links)).lower().replace("_", " ")
     if trouble := _tls_trouble(links, told, circumstances):
+        trouble.arrived = False  # also in TLS 1.3, where it shows on the first read
         return trouble
     if isinstance(error, httpx.ProxyError):
         answer = printable(str(error))

@@ -20,6 +20,7 @@ from ..errors import (
     ConnectorRejected,
     ConnectorUnauthenticated,
     ConnectorUnavailable,
+    NotRecognised,
     SubjectRefused,
 )
 from .credential import MAX_CERTIFICATES, pem_blocks
@@ -30,6 +31,8 @@ _TOKEN_LIMIT = 4096  # real ones have 88 characters
 _FIELD_LIMIT = 128 * 1024  # ten certificates of RSA 4096 with base64 twice take about 40 KiB
 _DATE_LIMIT = 64
 
+# Answers of what stands in front of the look at who calls, redirects aside.
+_IN_FRONT = frozenset({401, 403, 404, 408, 429})
 _UNAVAILABLE = {
     401: "a proxy or gateway in front of it asks for credentials of its own",
     403: "a policy in front of it refuses the call, for its operator to look at",
@@ -126,7 +129,9 @@ def read_answer(status: int, headers: Mapping[str, str], body: bytes) -> Mapping
     ConnectorProtocol by the tables of contract section 2.
     """
     if status != 200:
-        raise _refusal(status, headers, body)
+        refusal = _refusal(status, headers, body)
+        refusal.arrived = _arrived(status, body)
+        raise refusal
     answer = _parse(body)
     if answer.get("errors") not in (None, []):
         raise _graphql_error(answer["errors"])
@@ -140,7 +145,7 @@ def _refusal(status: int, headers: Mapping[str, str], body: bytes) -> ConnectorE
     text = printable(body.decode("utf-8", "replace"))
     answered = f"the Connector answered {status}" + (f" ({text})" if text else "")
     if status == 400 and not text:
-        return ConnectorUnauthenticated(
+        return NotRecognised(
             "the Connector did not recognise us (400 without a word): certificate revoked, application "
             "deregistered, one-time token unknown, used or expired, or only the Director behind it failing; "
             "if it lasts, only a new one-time token helps"
@@ -150,6 +155,15 @@ def _refusal(status: int, headers: Mapping[str, str], body: bytes) -> ConnectorE
     if status in _UNAVAILABLE:
         return ConnectorUnavailable(f"{answered}: {_UNAVAILABLE[status]}", retry_after=_retry_after(headers))
     return ConnectorProtocol(answered)
+
+
+def _arrived(status: int, body: bytes) -> bool:
+    """Whether a request with such an answer may have got past the look at who calls.
+
+    Envoy's 503 is text, the Connector's and the gateway's are JSON.
+    """
+    in_front = status in _IN_FRONT or 300 <= status < 400
+    return not in_front and (status != 503 or body.lstrip().startswith(b"{"))
 
 
 def _retry_after(headers: Mapping[str, str]) -> timedelta | None:
@@ -168,7 +182,9 @@ def _parse(body: bytes) -> Mapping[str, Any]:
         answer = json.loads(body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         shown = printable(body.decode("utf-8", "replace"))
-        raise ConnectorProtocol(f"the Connector's answer is not JSON: {shown or 'it is empty'}") from error
+        failure = ConnectorProtocol(f"the Connector's answer is not JSON: {shown or 'it is empty'}")
+        failure.arrived = False  # something else answers, such as a captive portal
+        raise failure from error
     if not isinstance(answer, dict):
         raise ConnectorProtocol("the Connector's answer is not a JSON object")
     return answer

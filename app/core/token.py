@@ -5,9 +5,10 @@ import hashlib
 import json
 from contextlib import suppress
 from dataclasses import dataclass, field
+from enum import StrEnum
 from urllib.parse import parse_qs
 
-from ..errors import RequestRefused
+from ..errors import ConnectorError, NotRecognised, RequestRefused, SidecarError
 from .answer import is_token
 from .url import URL, parse_https
 
@@ -27,6 +28,25 @@ class OneTimeToken:
     def digest(self) -> str:
         """Lower-case hex SHA-256: how a used token is recognised without being kept."""
         return hashlib.sha256(self.value.encode()).hexdigest()
+
+
+class Fate(StrEnum):
+    """What a failed call means for the one-time token that it was made with."""
+
+    LEFT = "left"
+    UNKNOWN = "unknown"
+    SPENT = "spent"
+
+
+def fate_after(error: SidecarError) -> Fate:
+    """The identity lookup in front of the Connector consumes a token, whatever becomes of the call.
+
+    Its failure (the empty 400, 500), and silence, leave open whether that happened.
+    """
+    if not isinstance(error, ConnectorError) or not error.arrived:
+        return Fate.LEFT
+    open_question = isinstance(error, NotRecognised) or error.status in (None, 500, 504)
+    return Fate.UNKNOWN if open_question else Fate.SPENT
 
 
 def parse_token(text: str, url: str | None) -> OneTimeToken:

@@ -27,6 +27,7 @@ from compass_sidecar.adapters.connector import (
 from compass_sidecar.adapters.transport import Step
 from compass_sidecar.core.credential import Credential
 from compass_sidecar.core.door import ClientPair, Door
+from compass_sidecar.core.token import Fate, fate_after
 from compass_sidecar.errors import (
     ConnectorError,
     ConnectorProtocol,
@@ -35,6 +36,7 @@ from compass_sidecar.errors import (
     ConnectorUnauthenticated,
     ConnectorUnavailable,
     ConnectorUntrusted,
+    NotRecognised,
     SidecarError,
     StoreDamaged,
 )
@@ -149,6 +151,69 @@ async def failure(call: Any) -> SidecarError:
 
 async def idle(server: ScriptedServer | ConnectProxy) -> bool:
     return await asyncio.to_thread(server.idle)
+
+
+# --- what is known of a token after a failed call
+
+
+@BOTH_VERSIONS
+@pytest.mark.parametrize(
+    ("answer", "fate"),
+    [
+        (reply(status=307, headers={"Location": "https://portal.example/"}), Fate.LEFT),
+        (reply(b"<html>log in</html>"), Fate.LEFT),
+        (reply(b"RBAC: access denied", status=403), Fate.LEFT),
+        (reply(b'{"error":{"code":404}}', status=404), Fate.LEFT),
+        (reply(status=429), Fate.LEFT),
+        (reply(b"upstream connect error", status=503), Fate.LEFT),
+        (reply(status=400), Fate.UNKNOWN),
+        (reply(b'{"error":{"code":500}}', status=500), Fate.UNKNOWN),
+        (reply(b"upstream request timeout", status=504), Fate.UNKNOWN),
+        (reset, Fate.UNKNOWN),
+        (hang_up, Fate.UNKNOWN),
+        (cut_short, Fate.UNKNOWN),
+        (silent, Fate.UNKNOWN),
+        (reply(b'{"errors":[{"message":"transport not supported"}]}', status=400), Fate.SPENT),
+        (reply(b"Method Not Allowed", status=405), Fate.SPENT),
+        (reply(b"GET requests only allow query operations", status=406), Fate.SPENT),
+        (reply(b'{"errors":[{"message":"Unknown field"}]}', status=422), Fate.SPENT),
+        (reply(status=502), Fate.SPENT),
+        (reply(b'{"Message":"operation has timed out"}', status=503), Fate.SPENT),
+        (reply(b'{"errors":[{"message":"Failed to get one-time token"}]}'), Fate.SPENT),
+        (reply(b'{"errors":[{"message":"Failed to authenticate request"}]}'), Fate.SPENT),
+        (reply(b'{"data":null}'), Fate.SPENT),
+        (graphql({"certificateSigningRequestInfo": None}), Fate.SPENT),
+    ],
+)
+async def test_an_answer_tells_what_became_of_the_token(
+    world: World, answer: bytes | Handler, fate: Fate, version: ssl.TLSVersion
+) -> None:
+    with ScriptedServer(server_context(SERVERS, HOST, version=version), answer) as server:
+        error = await failure(world.connector(timeout=0.5).configuration(door(server, token=TOKEN)))
+    assert fate_after(error) is fate
+
+
+@pytest.mark.parametrize("greet", [hang_up, reset, silent, alert(40), alert(80)])
+async def test_a_token_is_left_by_a_connection_that_came_to_no_call(world: World, greet: Handler) -> None:
+    with ScriptedServer(None, greet=greet) as server:
+        error = await failure(world.connector(timeout=0.5).configuration(door(server, token=TOKEN)))
+    assert fate_after(error) is Fate.LEFT
+
+
+async def test_a_token_is_left_by_every_failure_of_tls(world: World, mutual: ScriptedServer) -> None:
+    wrong_door = await failure(world.connector().configuration(door(mutual, token=TOKEN)))
+    with ScriptedServer(server_context(CLIENTS, HOST), OK) as stranger:
+        untrusted = await failure(world.connector().configuration(door(stranger, token=TOKEN)))
+    assert [fate_after(each) for each in (wrong_door, untrusted)] == [Fate.LEFT] * 2
+
+
+async def test_a_token_is_left_where_nothing_listens(world: World, server: ScriptedServer) -> None:
+    with socket.create_server((HOST, 0)) as listener:
+        port = listener.getsockname()[1]
+    nowhere = Door(f"https://{HOST}:{port}/g", "x", token=TOKEN)
+    proxied = world.connector(proxy=f"http://{HOST}:{port}").configuration(door(server, token=TOKEN))
+    for call in (world.connector().configuration(nowhere), proxied):
+        assert fate_after(await failure(call)) is Fate.LEFT
 
 
 # --- what is sent
@@ -519,7 +584,7 @@ async def test_a_port_without_tls(world: World, greet: Handler, kind: type[Conne
         (reply(headers={"X": "y" * 200_000}), ConnectorProtocol),
         (reply(status=302, headers={"Location": "https://127.0.0.1/"}), ConnectorProtocol),
         (reply(b"\x1f\x8b", headers={"Content-Encoding": "gzip"}), ConnectorProtocol),
-        (reply(status=400), ConnectorUnauthenticated),
+        (reply(status=400), NotRecognised),
         (reply(status=503, headers={"Retry-After": "7"}), ConnectorUnavailable),
         (endless, ConnectorProtocol),
     ],

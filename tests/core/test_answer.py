@@ -26,6 +26,7 @@ from compass_sidecar.errors import (
     ConnectorRejected,
     ConnectorUnauthenticated,
     ConnectorUnavailable,
+    NotRecognised,
     SubjectRefused,
 )
 from tests.support.authority import Authority, key_pem, rsa_key
@@ -55,8 +56,8 @@ def graphql_error(*messages: object, data: object = None) -> ConnectorError:
 @pytest.mark.parametrize(
     ("status", "body", "kind"),
     [
-        (400, b"", ConnectorUnauthenticated),
-        (400, b" \r\n", ConnectorUnauthenticated),
+        (400, b"", NotRecognised),
+        (400, b" \r\n", NotRecognised),
         (400, b'{"errors":[{"message":"transport not supported"}],"data":null}', ConnectorProtocol),
         (400, b"json request body could not be decoded: invalid character", ConnectorProtocol),
         (400, b"<html>400 No required SSL certificate was sent</html>", ConnectorProtocol),
