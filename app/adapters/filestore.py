@@ -64,6 +64,7 @@ class Store:
         self._now = now
         self._warn = warn
         self._guard = threading.RLock()
+        self._instance: dict[str, Any] = {}
         self._used_tokens: tuple[str, ...] = ()
         self._lock: int | None = None
 
@@ -205,8 +206,8 @@ class Store:
     def _identify(self) -> None:
         path = self._directory / _INSTANCE
         try:
-            record = files.unseal(files.read_file(path))
-            self.instance_id, self._used_tokens = _instance(record)
+            self._instance = files.unseal(files.read_file(path))
+            self.instance_id, self._used_tokens = _instance(self._instance)
         except FileNotFoundError:
             self._new_instance()
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -215,7 +216,7 @@ class Store:
             self._new_instance()
 
     def _new_instance(self) -> None:
-        self.instance_id, self._used_tokens = secrets.token_hex(16), ()
+        self._instance, self.instance_id, self._used_tokens = {}, secrets.token_hex(16), ()
         try:
             self._save_instance(self._used_tokens)
         except StoreWriteFailed as error:
@@ -237,7 +238,7 @@ class Store:
                 self._used_tokens = tokens
 
     def _save_instance(self, tokens: tuple[str, ...]) -> None:
-        record = {"instance_id": self.instance_id, "used_tokens": tokens}
+        record = {**self._instance, "instance_id": self.instance_id, "used_tokens": tokens}
         with files.writing(f"{self._directory / _INSTANCE} cannot be written"):
             files.replace_file(self._directory / _INSTANCE, files.seal(record))
 
@@ -345,10 +346,10 @@ class Store:
 
     def _is_outstanding(self, name: str) -> bool:
         """Whether it is still to be revoked."""
-        with suppress(StoreDamaged):
-            record, _ = _read_folder(self._generations / name)
+        with suppress(StoreDamaged), _damage():
+            record, contents = _read_folder(self._generations / name)
             if record.get("revoke_at") and not record.get("revoked_at"):
-                return self._now() < self._read(name).chain.effective_not_after
+                return self._now() < _chain(contents[_CHAIN], contents.get(_CA)).effective_not_after
         return False
 
     def _discard(self, path: Path) -> None:
@@ -358,9 +359,11 @@ class Store:
     def amend(self, generation: Generation, facts: Facts) -> Generation:
         """The generation with other facts, on disk too. StoreWriteFailed leaves the old facts."""
         with self._guard, files.writing(f"what is known of generation {generation.name} cannot be written"):
-            contents = _contents(generation.credential)
-            path = self._generations / generation.name / _FACTS
-            files.replace_file(path, files.seal(_record(facts, contents)))
+            folder = self._generations / generation.name
+            record = _record(facts, _contents(generation.credential))
+            with suppress(StoreError):  # a later version knows more of it
+                record = {**_read_record(folder, _FACTS), **record}
+            files.replace_file(folder / _FACTS, files.seal(record))
             return replace(generation, facts=facts)
 
     def pair(self, generation: Generation) -> ClientPair:

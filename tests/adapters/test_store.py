@@ -353,6 +353,24 @@ def test_amending_changes_the_facts_and_nothing_else(
     assert store.generations() == (amended, older)
 
 
+def test_fields_of_a_later_version_are_kept(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    current = store.activate(credential(1), facts())
+    store.close()
+    later = {"later": {"version": [9]}}
+    paths = (tmp_path / "instance.json", tmp_path / "current" / "generation.json")
+    for path in paths:
+        path.write_bytes(files.seal({**files.unseal(path.read_bytes()), **later}))
+    again = open_store(tmp_path)
+    assert again.load() == current
+    again.amend(current, replace(current.facts, proven_at=NOW))
+    again.remember_token("a" * 64)
+    again.close()
+    for path in paths:
+        assert later.items() <= files.unseal(path.read_bytes()).items()
+    assert open_store(tmp_path).load() == replace(current, facts=replace(current.facts, proven_at=NOW))
+
+
 # -- damage -----------------------------------------------------------------------------------
 
 
