@@ -60,12 +60,14 @@ def serve() -> int:
     import uvloop  # noqa: PLC0415 - the other commands need no server
 
     from .adapters.logs import ForPeople, JSONLines, configure_logging  # noqa: PLC0415
+    from .adapters.reader import Reader  # noqa: PLC0415
     from .errors import SettingsError, SidecarError  # noqa: PLC0415
     from .main import run  # noqa: PLC0415
     from .settings import Settings, find_store_dir  # noqa: PLC0415
 
     try:
-        settings = Settings.from_environment(os.environ, default_store_dir=find_store_dir())
+        read = Reader("settings").read
+        settings = Settings.from_environment(os.environ, read=read, default_store_dir=find_store_dir())
         terminal = sys.stderr.isatty()
         if (settings.log_format or ("console" if terminal else "json")) == "json":
             formatter: logging.Formatter = JSONLines()

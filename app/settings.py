@@ -27,7 +27,6 @@ from .errors import RequestRefused, SettingsError
 
 SYSTEM_STORE_DIR = Path("/var/lib/compass-sidecar")
 _HANDED_TO_COMMANDS = {"COMPASS_EVENT", "COMPASS_FINGERPRINT", "COMPASS_NOT_AFTER"}
-_SECRET_FILE_LIMIT = 64 * 1024  # far above a token or passphrase, far below what is mounted by mistake
 _SOCKET_PATH_LIMIT = 107  # sun_path of Linux without its final NUL
 _NAME_AND_PORT = re.compile(r"(\[.+\]|[^:]+):([0-9]+)")
 _KUBERNETES_NAME = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT\w*|PORT_[0-9]+_(TCP|UDP|SCTP)\w*)", re.ASCII)
@@ -247,11 +246,16 @@ class Settings(BaseModel):
 
     @classmethod
     def from_environment(
-        cls, environ: Mapping[str, str], *, default_store_dir: Path = SYSTEM_STORE_DIR
+        cls,
+        environ: Mapping[str, str],
+        *,
+        read: Callable[[Path], bytes],
+        default_store_dir: Path = SYSTEM_STORE_DIR,
     ) -> "Settings":
         """The settings in `environ` and in the files that `X_FILE` names; SettingsError has every problem.
 
-        An empty variable counts as unset. `default_store_dir` is what `find_store_dir` found.
+        An empty variable counts as unset. `read` reads such a file; `default_store_dir` is what
+        `find_store_dir` found.
         """
         ignored = tuple(sorted(name for name, value in environ.items() if _is_from_kubernetes(name, value)))
         ours = {
@@ -261,7 +265,7 @@ class Settings(BaseModel):
             if (text := value if name in _SECRET_FILES.values() else value.strip())
         }
         given = {name: text for name, text in ours.items() if name in _KNOWN}
-        values, unreadable = _read_secret_files(given)
+        values, unreadable = _read_secret_files(given, read)
         surroundings = {"COMPASS_STORE_DIR": default_store_dir, "ignored_variables": ignored}
         settings, wrong = _validate(surroundings | _usual_proxies(environ, given) | values)
         unknown = [_unknown(name) for name in ours if name not in given]
@@ -358,7 +362,9 @@ def _unknown(name: str) -> str:
     return f"{ascii(name)[1:-1]}: is not a variable of ours; the nearest is {nearest}"
 
 
-def _read_secret_files(given: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+def _read_secret_files(
+    given: Mapping[str, str], read: Callable[[Path], bytes]
+) -> tuple[dict[str, str], list[str]]:
     """The rows that are given, with X (a file's text) for each X_FILE; and a problem for each bad file."""
     values = {name: text for name, text in given.items() if name in _ROWS}
     problems = []
@@ -368,10 +374,11 @@ def _read_secret_files(given: Mapping[str, str]) -> tuple[dict[str, str], list[s
             problems.append(f"{variable}: is set together with {secret}: keep one of them")
             continue
         try:
-            if variable in _ROWS:  # a token's file may come later, and is read while it is needed
-                _try_to_open(Path(path))
+            if variable in _ROWS:  # a token's file may come later, and is read again while it is needed
+                with suppress(FileNotFoundError):
+                    read(Path(path))
             else:
-                values[secret] = _secret_in(Path(path))
+                values[secret] = _secret(read(Path(path)))
         except (OSError, ValueError) as error:
             why = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else error
             # A secret put here by mistake would be taken for a relative path: that is not shown.
@@ -380,18 +387,9 @@ def _read_secret_files(given: Mapping[str, str]) -> tuple[dict[str, str], list[s
     return values, problems
 
 
-def _try_to_open(path: Path) -> None:
-    with suppress(FileNotFoundError), path.open("rb"):
-        pass
-
-
-def _secret_in(path: Path) -> str:
-    with path.open("rb") as file:
-        data = file.read(_SECRET_FILE_LIMIT + 1)
-    if len(data) > _SECRET_FILE_LIMIT:
-        raise ValueError(f"is too large for a secret: at most {_SECRET_FILE_LIMIT} bytes")
+def _secret(content: bytes) -> str:
     try:
-        text = data.decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError("is not UTF-8 text") from None
     secret = text[:-2] if text.endswith("\r\n") else text.removesuffix("\n")

@@ -21,6 +21,7 @@ import uvloop
 from compass_sidecar.adapters.connector import Connector
 from compass_sidecar.adapters.filestore import Store
 from compass_sidecar.adapters.logs import JSONLines, configure_logging
+from compass_sidecar.adapters.reader import Reader
 from compass_sidecar.core import chain
 from compass_sidecar.engine import renewal
 from compass_sidecar.main import run
@@ -83,7 +84,9 @@ async def watched(settings: Settings, report: Path) -> None:
 
 def main() -> None:
     report = Path(os.environ.pop("BENCH_REPORT"))
-    settings = Settings.from_environment(os.environ, default_store_dir=find_store_dir())
+    settings = Settings.from_environment(
+        os.environ, read=Reader("settings").read, default_store_dir=find_store_dir()
+    )
     configure_logging(level="warning", formatter=JSONLines())
     logging.captureWarnings(capture=True)
     uvloop.run(watched(settings, report))

@@ -95,5 +95,5 @@ async def test_a_token_file_may_hold_what_the_director_returned_behind_a_byte_or
 
 
 async def test_a_token_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RequestRefused, match=f"{tmp_path} cannot be read: Is a directory"):
+    with pytest.raises(RequestRefused, match=f"{tmp_path} cannot be read: it is a folder"):
         await inputs(token_file=tmp_path).token()

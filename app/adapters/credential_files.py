@@ -147,7 +147,7 @@ def _stamp(path: Path) -> tuple[str, int, int, int, int] | None:
 
 def _content(path: Path, name: Path) -> bytes:
     try:
-        content = files.read_file(path, follow=True)
+        content = files.read_named(path)
     except FileNotFoundError as error:
         raise MalformedCredential(f"{name} does not exist") from error
     except OSError as error:

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -26,6 +27,15 @@ TEMPORARY = ".tmp-"
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 # We have run out of something: what a file holds is not known, and nothing says that it is damaged.
 SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+# What a process has open is no file by that name: another look finds it at its end.
+_OPEN_FILE = re.compile(r"/dev/(stdin|fd/\d+)|/proc/(self|thread-self|\d+)/fd/\d+")
+_KINDS = {
+    stat.S_IFDIR: (errno.EISDIR, "it is a folder"),
+    stat.S_IFIFO: (errno.EINVAL, "it is a pipe, and not a regular file"),
+    stat.S_IFCHR: (errno.EINVAL, "it is a device, and not a regular file"),
+    stat.S_IFBLK: (errno.EINVAL, "it is a device, and not a regular file"),
+    stat.S_IFSOCK: (errno.EINVAL, "it is a socket, and not a regular file"),
+}
 _WAYS_OUT = {
     errno.ENOSPC: "; make room on its volume, or make that larger",
     errno.EDQUOT: "; make room within the quota, or raise that",
@@ -45,11 +55,7 @@ def read_file(path: Path, *, follow: bool = False, limit: int = SIZE_LIMIT) -> b
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     descriptor = os.open(path, flags)
     try:
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
-        if not stat.S_ISREG(mode):
-            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        _check_kind(path, os.fstat(descriptor))
         with open(descriptor, "rb", closefd=False) as file:
             content = file.read(limit + 1)
     finally:
@@ -57,6 +63,20 @@ def read_file(path: Path, *, follow: bool = False, limit: int = SIZE_LIMIT) -> b
     if len(content) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {limit} bytes", str(path))
     return content
+
+
+def read_named(path: Path) -> bytes:
+    """The content of a regular file that an operator named, links followed. OSError as from `read_file`."""
+    if _OPEN_FILE.fullmatch(os.path.normpath(path)):
+        raise OSError(errno.EINVAL, "it is standard input or a pipe, and not a regular file", str(path))
+    _check_kind(path, path.stat())  # opening a device may do something to it
+    return read_file(path, follow=True)
+
+
+def _check_kind(path: Path, status: os.stat_result) -> None:
+    kind = _KINDS.get(stat.S_IFMT(status.st_mode))
+    if kind is not None:
+        raise OSError(*kind, str(path))
 
 
 def write_file(path: Path, content: bytes, *, mode: int = 0o600, group: int | None = None) -> None:

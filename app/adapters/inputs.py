@@ -1,6 +1,5 @@
 """What an operator may change while the sidecar runs: mounted credential files and tokens."""
 
-import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -8,12 +7,13 @@ from typing import Protocol
 
 from ..core.credential import Credential
 from ..core.token import OneTimeToken, parse_token
-from ..errors import KeyMismatch, RequestRefused
+from ..errors import KeyMismatch, MalformedCredential, RequestRefused
+from . import files
+from .reader import Reader
 
 # kubelet swaps a Secret's files one volume at a time; a pair that does not fit now may in a moment.
 _PATIENCE = 10
 _PAUSE = timedelta(seconds=1)
-_LONGEST_TOKEN = 16 * 1024
 
 
 class Files(Protocol):
@@ -50,19 +50,38 @@ class OperatorInputs:
         self._token_url = token_url
         self._token_used = token_used
         self._spent: set[str] = set()
+        self._pair_reader, self._token_reader = Reader("credential files"), Reader("token file")
+        self._given_up = False
 
     async def credential(self) -> Credential | None:
-        if self._files is None or not await asyncio.to_thread(self._files.changed):
+        if self._files is None:
             return None
+        try:
+            return await self._changed_credential(self._files)
+        except OSError as error:
+            names = "COMPASS_CLIENT_CERTIFICATE_FILE or COMPASS_CLIENT_KEY_FILE"
+            raise MalformedCredential(f"{names} cannot be read: {files.reason(error)}") from error
+
+    async def _changed_credential(self, pair: Files) -> Credential | None:
+        if not await self._pair_reader.run(pair.changed) and not self._given_up:
+            return None
+        self._given_up = False
+        try:
+            return await self._read(pair)
+        except OSError:
+            self._given_up = True  # the pair counts as seen, and nothing else would have it read again
+            raise
+
+    async def _read(self, pair: Files) -> Credential:
         for _ in range(_PATIENCE):
             try:
-                return await asyncio.to_thread(self._files.read)
+                return await self._pair_reader.run(pair.read)
             except KeyMismatch:
                 await self._clock.sleep(_PAUSE)
-        return await asyncio.to_thread(self._files.read)
+        return await self._pair_reader.run(pair.read)
 
     async def token(self) -> OneTimeToken | None:
-        text = await asyncio.to_thread(self._read_token)
+        text = await self._token_text()
         if not text:
             return None
         token = parse_token(text, self._token_url)
@@ -73,14 +92,14 @@ class OperatorInputs:
     def spend(self, token: OneTimeToken) -> None:
         self._spent.add(token.digest)
 
-    def _read_token(self) -> str:
+    async def _token_text(self) -> str:
         if self._token_file is None:
             return self._token or ""
         try:
-            with self._token_file.open("rb") as file:
-                return file.read(_LONGEST_TOKEN + 1).decode("utf-8-sig").strip()
+            content = await self._token_reader.run(files.read_named, self._token_file)
+            return content.decode("utf-8-sig").strip()
         except FileNotFoundError:
             return ""  # an operator may put it there later
         except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            reason = files.reason(error) if isinstance(error, OSError) else "it is not UTF-8 text"
             raise RequestRefused(f"the token file {self._token_file} cannot be read: {reason}") from error

@@ -22,6 +22,7 @@ from ..adapters.credential_files import CredentialFiles
 from ..adapters.filestore import Store
 from ..adapters.inputs import OperatorInputs
 from ..adapters.journal import Event, Journal
+from ..adapters.reader import Reader
 from ..adapters.transport import Step
 from ..core.chain import EARLY_TOLERANCE
 from ..core.credential import Chain, Credential, display_name
@@ -48,7 +49,9 @@ class _Held:
 
 def examine(environ: Mapping[str, str], report: Report) -> None:
     """Tell `report` of every finding, in order. Raises SettingsError, and then knows nothing more."""
-    settings = Settings.from_environment(environ, default_store_dir=find_store_dir())
+    settings = Settings.from_environment(
+        environ, read=Reader("settings").read, default_store_dir=find_store_dir()
+    )
     asyncio.run(_Examination(settings, report).run())
 
 
@@ -74,7 +77,7 @@ class _Examination:
     async def _credential(self) -> tuple[_Held | None, str | None]:
         """What a sidecar would present now, and to which URL; findings about the store and the inputs."""
         stored, problem = self._stored()
-        imported = self._imported(stored)
+        imported = await self._imported(stored)
         if problem is not None:
             self._report(Finding("credential", Outcome.WARNING if imported else Outcome.FAILED, problem))
         held = imported or stored
@@ -100,19 +103,21 @@ class _Examination:
         url = self._settings.connector_url or generation.facts.connector_url
         return _Held(generation.credential, url, pair), None
 
-    def _imported(self, stored: _Held | None) -> _Held | None:
+    async def _imported(self, stored: _Held | None) -> _Held | None:
         """The operator's pair, if a start would take it over."""
         certificate_file, key_file = self._settings.client_certificate_file, self._settings.client_key_file
         if certificate_file is None or key_file is None:
             return None
         phrase = self._settings.client_key_passphrase
         passphrase = phrase.get_secret_value().encode() if phrase is not None else None
+        pair = CredentialFiles(certificate_file, key_file, passphrase)
         try:
-            credential = CredentialFiles(certificate_file, key_file, passphrase).read()
-        except CredentialError as error:
+            credential = await Reader("credential files").run(pair.read)
+        except (CredentialError, OSError) as error:
+            unread = f"{certificate_file} or {key_file} cannot be read: "
+            why = error.detail if isinstance(error, CredentialError) else unread + files.reason(error)
             outcome = Outcome.WARNING if stored is not None else Outcome.FAILED
-            detail = f"{error.detail}; correct the files, or unset the variables"
-            self._report(Finding("import", outcome, detail))
+            self._report(Finding("import", outcome, f"{why}; correct the files, or unset the variables"))
             return None
         if stored is not None and credential.chain.not_before <= stored.credential.chain.not_before:
             self._ok("import", f"{certificate_file} is not newer than what the store holds, and stays unused")

@@ -12,12 +12,13 @@ from typing import Any
 
 from ..adapters import files
 from ..adapters.local import Answer, Local, StrangeAnswer
+from ..adapters.reader import Reader
 from ..core.text import parse_duration
 from ..errors import SidecarError
 from .address import find_address
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
-_LONGEST_SECRET = 64 * 1024
+_LONGEST_TOKEN = 64 * 1024
 
 
 class WrongUse(SidecarError):
@@ -92,7 +93,7 @@ def one_time_token(environ: Mapping[str, str], token_file: str | None) -> tuple[
 
 def _read_input() -> str:
     try:
-        return sys.stdin.read(_LONGEST_SECRET)
+        return sys.stdin.read(_LONGEST_TOKEN)
     except ValueError as error:
         raise WrongUse("standard input is not text") from error
 
@@ -107,8 +108,7 @@ def _secret(environ: Mapping[str, str], variable: str) -> str | None:
 
 def _read(path: str, name: str) -> str:
     try:
-        with Path(path).open(encoding="utf-8-sig") as file:
-            return file.read(_LONGEST_SECRET)
+        return Reader(name).read(Path(path)).decode("utf-8-sig")
     except (OSError, ValueError) as error:
         reason = files.reason(error) if isinstance(error, OSError) else "it is not text"
         raise WrongUse(f"{name}: {path} cannot be read: {reason}") from error

@@ -129,7 +129,7 @@ def _folder(path: Path) -> None:
         (Path.unlink, "does not exist"),
         (lambda path: (path.unlink(), path.symlink_to("nowhere")), "does not exist"),
         (_folder, "cannot be read: it is a folder"),
-        (_pipe, "cannot be read: it is not a regular file"),
+        (_pipe, "cannot be read: it is a pipe, and not a regular file"),
         (lambda path: path.write_bytes(b""), "is empty"),
         (lambda path: path.write_bytes(b" \n\n"), "is empty"),
         (lambda path: os.truncate(path, 1024 * 1024 + 1), "cannot be read: it is larger than 1048576 bytes"),

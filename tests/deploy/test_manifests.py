@@ -16,6 +16,7 @@ import yaml
 from compass_sidecar import __version__
 from compass_sidecar.api.guard import UNGUARDED
 from compass_sidecar.settings import Settings, describe
+from tests.support.environment import settings_of
 
 ROOT = Path(__file__).parents[2]
 KUBERNETES = ROOT / "deploy/kubernetes"
@@ -135,7 +136,7 @@ def test_the_compose_services_have_settings_that_fit_together() -> None:
     secret = environment.pop("COMPASS_API_TOKEN_FILE")
     assert secret == f"/run/secrets/{service['secrets'][0]}"
     file = ROOT / compose()["secrets"][service["secrets"][0]]["file"]
-    settings = Settings.from_environment(environment | {"COMPASS_API_TOKEN_FILE": str(file)})
+    settings = settings_of(environment | {"COMPASS_API_TOKEN_FILE": str(file)})
     assert settings.host == ("0.0.0.0",)
     assert "sidecar" in settings.allowed_hosts
     assert str(settings.publish_group) in service["group_add"]
@@ -158,9 +159,7 @@ def test_every_compose_service_is_tight_and_waits_for_health() -> None:
 
 
 def test_the_manifests_have_settings_that_fit_together() -> None:
-    assert Settings.from_environment(variables(sidecar())).token_file == Path(
-        "/etc/compass-sidecar/first/token"
-    )
+    assert settings_of(variables(sidecar())).token_file == Path("/etc/compass-sidecar/first/token")
     everything = variables(sidecar(with_alternatives=True))
     assert everything.keys() - variables(sidecar()).keys() == {
         "COMPASS_TOKEN_CONNECTOR_URL",
@@ -172,7 +171,7 @@ def test_the_manifests_have_settings_that_fit_together() -> None:
     for name in ("COMPASS_TOKEN_FILE", "COMPASS_CLIENT_CERTIFICATE_FILE", "COMPASS_CLIENT_KEY_FILE"):
         assert Path(everything[name]).parent == Path(first)
     del everything["COMPASS_TOKEN_FILE"], everything["COMPASS_TOKEN_CONNECTOR_URL"]
-    assert Settings.from_environment(everything).client_key_file == Path(first, "tls.key")
+    assert settings_of(everything).client_key_file == Path(first, "tls.key")
 
 
 def probes() -> Iterator[Object]:
@@ -182,7 +181,7 @@ def probes() -> Iterator[Object]:
 
 def test_probes_and_metrics_ask_the_health_listener() -> None:
     ports = {each["name"]: each["containerPort"] for each in sidecar()["ports"]}
-    settings = Settings.from_environment(variables(sidecar()))
+    settings = settings_of(variables(sidecar()))
     endpoint = manifest("podmonitor.yaml")["spec"]["podMetricsEndpoints"][0]
     asked = [*(probe["httpGet"] for probe in probes()), endpoint]
     assert {ports[each["port"]] for each in asked} == {settings.health_port}

@@ -80,9 +80,13 @@ class EmulatorProcess:
 
 
 class SidecarProcess:
-    """`python -m app`, with a client for its API. `environment` has the COMPASS_ variables."""
+    """`python -m compass_sidecar`, or another `module` that runs it, with a client for its API.
 
-    def __init__(self, environment: dict[str, str], *, log: Path) -> None:
+    `environment` has the COMPASS_ variables.
+    """
+
+    def __init__(self, environment: dict[str, str], *, log: Path, module: str = "compass_sidecar") -> None:
+        self.module = module
         self.port = free_port()
         self.log = log
         self.environment = {
@@ -98,7 +102,7 @@ class SidecarProcess:
     def start(self) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "compass_sidecar"], cwd=ROOT, env=self.environment, stderr=log
+                [sys.executable, "-m", self.module], cwd=ROOT, env=self.environment, stderr=log
             )
 
     def ready(self) -> "SidecarProcess":
