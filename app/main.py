@@ -33,6 +33,7 @@ from .engine.connector_clock import ConnectorClock
 from .engine.events import EventLog
 from .engine.renewal import Plan, Renewal
 from .engine.sidecar import Scheduler
+from .engine.supervision import Supervisor
 from .errors import NotificationError
 from .settings import Settings
 
@@ -57,6 +58,7 @@ class House:
     journal: Worker
     store: Store
     metrics: Metrics
+    supervisor: Supervisor
 
 
 def build(settings: Settings, environment: Mapping[str, str]) -> House:
@@ -129,6 +131,7 @@ def _furnish(settings: Settings, environment: Mapping[str, str], clock: Clock, s
         journal=events,
         plan=Plan(settings.connector_url, settings.revoke_superseded_after),
     )
+    supervisor = Supervisor(clock.monotonic)
     scheduler = Scheduler(
         clock=clock,
         renewal=renewal,
@@ -143,9 +146,10 @@ def _furnish(settings: Settings, environment: Mapping[str, str], clock: Clock, s
         new_id=_new_id,
         draw=random.random,
         events=events.newest,
+        supervisor=supervisor,
         version=__version__,
     )
-    return House(scheduler, connector, notifier, writer, store, metrics)
+    return House(scheduler, connector, notifier, writer, store, metrics, supervisor)
 
 
 def _worker(name: str) -> Worker:
@@ -255,7 +259,7 @@ async def _serve(house: House, settings: Settings, stack: ExitStack) -> None:
     # What is there now stays: to look through all of it would hold up everybody for 30 ms, now and then.
     gc.freeze()
     gc.enable()
-    turning = asyncio.create_task(scheduler.run())
+    house.supervisor.start("engine", scheduler.run)
     addresses = [_address(each) for each in (*sockets, *health_sockets)]
     _log.info("serving", extra={"version": __version__, "addresses": addresses})
     ending: list[asyncio.Task[None]] = []
@@ -269,5 +273,4 @@ async def _serve(house: House, settings: Settings, stack: ExitStack) -> None:
         await serve(api, sockets, on_stop=stop, health_app=Health(api), health_sockets=health_sockets)
     finally:
         await asyncio.gather(scheduler.stop(STOP_GRACE), *ending)
-        turning.cancel()  # it may be waiting for files that are swapped
-        await asyncio.gather(turning, return_exceptions=True)
+        await house.supervisor.aclose()

@@ -10,14 +10,14 @@ import pytest
 from compass_sidecar.engine.events import _WARNINGS
 
 ROOT = Path(__file__).parents[1]
-LOGGING = {"debug": "debug", "info": "info", "warning": "warning", "exception": "error"}
+LOGGING = {"debug": "debug", "info": "info", "warning": "warning", "exception": "error", "error": "error"}
 # What hands a name on to `record`, and the fields that it adds.
 JOURNALED = {
     "record": set(),
     "tell": {"detail"},
     "succeed": {"fingerprint", "not_after"},
     "_make": {"fingerprint", "not_after", "duration_seconds"},
-    "_now_and_then": {"code", "detail"},
+    "_try": {"code", "detail"},
 }
 # Where a name is handed on: the callers of these say which.
 HANDED_ON = {
@@ -28,6 +28,8 @@ HANDED_ON = {
 }
 # Every event of an attempt has it, so the table says so once.
 IN_GENERAL = {"correlation_id"}
+# What the functions above take besides fields.
+NO_FIELDS = {"check"}
 Event = tuple[str, str, frozenset[str]]
 
 
@@ -60,7 +62,7 @@ def said_by(path: str, call: ast.Call) -> tuple[str | None, set[str]] | None:
         case ast.Attribute(value=ast.Name(id="_log"), attr=method):
             return LOGGING[method], extra_of(call)
         case ast.Attribute(attr=method) if method in JOURNALED:
-            return None, JOURNALED[method] | {each.arg for each in call.keywords if each.arg}
+            return None, JOURNALED[method] | {each.arg for each in call.keywords if each.arg} - NO_FIELDS
         case ast.Attribute(attr="_warn") | ast.Name(id="warn"):
             if path == "app/engine/sidecar.py":
                 return None, {"code", "detail"}

@@ -24,7 +24,7 @@ from compass_sidecar.errors import (
     RenewedRecently,
     SettingsError,
 )
-from tests.support.authority import LIFETIME
+from tests.support.authority import LIFETIME, NOW, Authority
 from tests.support.connector import URL
 from tests.support.house import House
 
@@ -157,15 +157,12 @@ async def test_a_first_connection_that_is_resumed_is_told_as_what_it_is(house: H
 
 
 async def test_the_end_does_not_wait_for_a_connector_that_is_silent(house: House) -> None:
-    await house.holding()
-    hanging = asyncio.Event()
-
-    async def hang(_: str) -> None:
-        hanging.set()
-        await asyncio.Event().wait()
-
-    looking = asyncio.create_task(house.scheduler._now_and_then("proof-failed", hang))
-    await hanging.wait()
+    house.inputs.one_time = house.token()
+    house.connector.script["probe"].append(DOWN)  # so that it is used without a proof, which comes later
+    await house.scheduler.start()
+    house.connector.hanging = {"probe"}
+    looking = asyncio.create_task(house.scheduler.run())
+    await house.connector.hung.wait()
     await house.scheduler.stop(timedelta(0))
     await looking
     assert house.renewal.lock.locked() is False
@@ -221,6 +218,7 @@ async def test_a_clock_that_falls_behind_the_connectors_does_not_renew_too_late(
 
 
 async def test_a_backoff_does_not_grow_when_the_clock_is_set_back(house: House) -> None:
+    house.authority = house.connector.authority = Authority.create(not_before=NOW - LIFETIME)
     await house.holding(age=LIFETIME * 0.8)
     house.connector.script["configuration"].append(DOWN)
     await house.run_for(SECOND / 10)
@@ -515,13 +513,6 @@ async def test_the_next_attempt_is_announced(house: House) -> None:
     await house.holding()
     status = house.scheduler.status
     assert status.next_attempt_at == status.due_at == house.current.chain.not_before + LIFETIME * 0.667
-
-
-async def test_a_loop_that_hangs_is_not_alive(house: House) -> None:
-    await house.holding()
-    assert house.scheduler.alive()
-    house.clock.advance(2 * MINUTE)
-    assert not house.scheduler.alive()
 
 
 async def test_a_state_that_comes_of_the_clock_alone_is_logged_once(

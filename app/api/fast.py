@@ -43,7 +43,7 @@ class FastPath:
         return self._paths[path](path, fields)
 
     def _live(self, _: str, __: _Fields) -> Answer | None:
-        return ALIVE if self._sidecar.alive() else None
+        return ALIVE if self._sidecar.stalled() is None else None
 
     def _ready(self, _: str, __: _Fields) -> Answer | None:
         return ALIVE if self._shelf.usable() is not None else None

@@ -56,9 +56,9 @@ def health_routes(sidecar: Sidecar, shelf: Shelf) -> APIRouter:
 
     @router.get("/livez", response_class=Response, responses=_health("stalled"))
     async def livez() -> Response:
-        """Whether the event loop and the renewal loop turn. Never depends on the Connector."""
-        if not sidecar.alive():
-            raise Refusal("stalled", "The renewal loop has not turned for a while.")
+        """Whether the sidecar makes progress. Never depends on the Connector; waiting is progress."""
+        if (reason := sidecar.stalled()) is not None:
+            raise Refusal("stalled", reason)
         return ALIVE.response()
 
     @router.get(

@@ -19,8 +19,8 @@ class Sidecar(Protocol):
     def now(self) -> datetime:
         """The wall clock, aware UTC."""
 
-    def alive(self) -> bool:
-        """Whether the renewal loop turns."""
+    def stalled(self) -> str | None:
+        """Why the sidecar makes no progress, in a sentence; None while it does."""
 
     def changed(self) -> asyncio.Event:
         """Set when the generation in use is another one than now, or revoked, and on shutdown."""

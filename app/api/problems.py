@@ -55,7 +55,7 @@ KINDS: Mapping[str, Kind] = {
     "connector-untrusted": Kind(502, "The Connector's server certificate does not verify"),
     "connector-unavailable": Kind(503, "The Connector is not available"),
     "store-locked": Kind(503, "Another sidecar has the store"),
-    "stalled": Kind(503, "The renewal loop does not turn"),
+    "stalled": Kind(503, "The sidecar makes no progress"),
     "too-many-waiters": Kind(503, "Too many clients are waiting"),
     "not-connected": Kind(503, "There is no credential yet", posted=409),
     "credential-expired": Kind(503, "The credential has expired", posted=409),

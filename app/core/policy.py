@@ -19,6 +19,8 @@ EXPIRED_INTERVAL = timedelta(minutes=15)
 UNMOVED_INTERVAL = timedelta(minutes=15)
 PROOF_PATIENCE = timedelta(minutes=10)
 CSR_MAX_AGE = timedelta(hours=1)
+# More than all calls of an attempt take at their own limits: what lasts longer hangs.
+ATTEMPT_LIMIT = timedelta(minutes=15)
 _TIME_TO_RENEW = timedelta(seconds=10)
 SKEW_LIMIT = timedelta(minutes=2)
 FAILURES_BEFORE_DEGRADED = 3

@@ -6,14 +6,24 @@ Connections and revocations wait for the same lock and are never joined.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from ..core.credential import Chain
 from ..core.generation import Generation, Origin
-from ..core.policy import FAILURES_BEFORE_DEGRADED, Failed, Policy, backoff, last_success, lives
+from ..core.policy import (
+    ATTEMPT_LIMIT,
+    FAILURES_BEFORE_DEGRADED,
+    Failed,
+    Policy,
+    backoff,
+    last_success,
+    lives,
+)
 from ..core.status import LastError, Progress
 from ..core.token import OneTimeToken
 from ..errors import (
@@ -27,11 +37,13 @@ from ..errors import (
     SidecarError,
 )
 from .renewal import Journal, Renewal, Renewed
+from .supervision import Liveness
 
 # An operator who has not reacted to the first notice gets another a day later.
 _REMIND = timedelta(days=1)
 _log = logging.getLogger("compass_sidecar.engine.attempts")
 T = TypeVar("T")
+Work = Callable[[str], Awaitable[Generation]]
 
 
 class Clock(Protocol):
@@ -42,6 +54,10 @@ class Clock(Protocol):
 class Notifier(Protocol):
     def notify(self, event: str, generation: Generation | None, *, detail: str | None = None) -> None:
         """Tell the neighbours, some time soon; never raises and never waits."""
+
+
+def _no_check() -> None:
+    """For an attempt that nothing makes superfluous."""
 
 
 class Attempts:
@@ -58,6 +74,8 @@ class Attempts:
         new_id: Callable[[], str],
         draw: Callable[[], float],
         on_change: Callable[[], None],
+        liveness: Liveness,
+        limit: timedelta = ATTEMPT_LIMIT,
     ) -> None:
         self._clock = clock
         self._renewal = renewal
@@ -67,6 +85,8 @@ class Attempts:
         self._new_id = new_id
         self._draw = draw
         self._on_change = on_change
+        self._liveness = liveness
+        self._limit = limit
         self._renewing: asyncio.Task[Renewed] | None = None
         self._exclusive: asyncio.Task[Any] | None = None
         self._failed: tuple[timedelta, Failed] | None = None
@@ -107,7 +127,7 @@ class Attempts:
 
     def connect(self, token: OneTimeToken) -> asyncio.Task[Renewed]:
         """Raises Busy at once."""
-        return self._begin_exclusive(self._make("connected", lambda each: self._renewal.connect(token, each)))
+        return self._begin_exclusive(self._make("connected", partial(self._renewal.connect, token)))
 
     def revoke(self, fingerprint: str) -> asyncio.Task[None]:
         """Raises Busy, NotCurrent, CredentialRevoked or NoCredential at once."""
@@ -136,11 +156,7 @@ class Attempts:
             )
 
     def _renew_with(self, check: Callable[[], None]) -> asyncio.Task[Renewed]:
-        async def run(correlation_id: str) -> Generation:
-            check()  # under the lock: a connection may have come first
-            return await self._renewal.attempt(correlation_id)
-
-        self._renewing = asyncio.create_task(self._make("renewed", run))
+        self._renewing = asyncio.create_task(self._make("renewed", self._renewal.attempt, check=check))
         self._renewing.add_done_callback(self._ended)
         return self._renewing
 
@@ -160,29 +176,43 @@ class Attempts:
 
     # --- running -------------------------------------------------------------------------------
 
-    async def _make(self, event: str, run: Callable[[str], Awaitable[Generation]]) -> Renewed:
-        """One attempt, under an id that the Connector hears too."""
+    async def _make(self, event: str, work: Work, *, check: Callable[[], None] = _no_check) -> Renewed:
+        """One attempt, under an id that the Connector hears too.
+
+        `check` is asked under the lock, since another attempt may have come first.
+        """
         correlation_id = self._new_id()
         with self._journal.about(correlation_id):
-            return await self._attempt(event, lambda: run(correlation_id))
+            async with self._turn():
+                check()
+                return await self._attempt(event, work(correlation_id))
 
-    async def _attempt(self, event: str, work: Callable[[], Awaitable[Generation]]) -> Renewed:
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """The lock. The one who has it gives it back before the limit of an attempt, and a little more."""
+        async with asyncio.timeout(2 * self._limit.total_seconds()):
+            await self._renewal.lock.acquire()
+        try:
+            yield
+        finally:
+            self._renewal.lock.release()
+
+    async def _attempt(self, event: str, work: Awaitable[Generation]) -> Renewed:
         """Its outcome is in status and journal before anybody hears of it."""
-        began = self._clock.elapsed()
+        began, previous = self._clock.elapsed(), self._renewal.generation
         self._note(in_progress=True, last_attempt_at=self._clock.now())
         try:
-            async with self._renewal.lock:
-                previous = self._renewal.generation
-                generation = await work()
-        except RenewedRecently:
-            raise
+            generation = await self._limited(work)
         except SidecarError as error:
             self._fail(error, event, began)
             raise
-        except Exception as error:
+        except BaseException as error:
+            if not _is_unexpected(error):
+                raise
             _log.exception("internal-error", extra={"detail": "the credential in use is untouched"})
-            self._fail(SidecarError(f"a bug: {type(error).__name__}"), event, began)
-            raise
+            failure = SidecarError(f"the attempt ended with an unexpected {type(error).__name__}")
+            self._fail(failure, event, began)
+            raise failure from error
         finally:
             self._note(in_progress=False)
         # What was resumed may have begun as a first connection.
@@ -191,14 +221,19 @@ class Attempts:
         replaced = previous.chain.fingerprint if previous is not None else None
         return Renewed(generation, replaced, self._clock.elapsed() - began)
 
+    async def _limited(self, work: Awaitable[T]) -> T:
+        with self._liveness.attempt():
+            async with asyncio.timeout(self._limit.total_seconds()):
+                return await work
+
     def _seconds_since(self, began: timedelta) -> float:
         return round((self._clock.elapsed() - began).total_seconds(), 3)
 
     async def _revoke(self, fingerprint: str) -> None:
         correlation_id = self._new_id()
         with self._journal.about(correlation_id):
-            async with self._renewal.lock:
-                await self._renewal.revoke(fingerprint, correlation_id)
+            async with self._turn():
+                await self._limited(self._renewal.revoke(fingerprint, correlation_id))
             self._journal.record("revoked", fingerprint=fingerprint)
         self._notifier.notify("revoked", self._renewal.generation)
         self._on_change()
@@ -221,7 +256,10 @@ class Attempts:
         self._note(consecutive_failures=0, last_error=None, last_success_at=last_success(generation))
 
     def _fail(self, error: SidecarError, event: str, began: timedelta) -> None:
-        now = self._clock.now()
+        # A refused token says nothing of the credential that we hold.
+        counts = event != "connected" or not self.usable()
+        if counts:  # before anything else: the backoff must not depend on what is told of the failure
+            self._count(error)
         self._journal.record(
             "attempt-failed",
             code=error.code,
@@ -229,9 +267,11 @@ class Attempts:
             wanted=event,
             duration_seconds=self._seconds_since(began),
         )
-        if event == "connected" and self.usable():
-            return  # a refused token says nothing of the credential that we hold
-        failures = self.progress.consecutive_failures + 1
+        if counts and self.progress.consecutive_failures >= FAILURES_BEFORE_DEGRADED:
+            self.tell("renewal-failed", error.detail)
+
+    def _count(self, error: SidecarError) -> None:
+        now, failures = self._clock.now(), self.progress.consecutive_failures + 1
         wait = backoff(error, failures, chain=self._chain_that_counts(), now=now, draw=self._draw())
         asked = isinstance(error, ConnectorUnavailable) and error.retry_after is not None
         self._failed = (self._clock.elapsed(), Failed(timedelta(0), wait, asked_to_wait=asked))
@@ -239,8 +279,6 @@ class Attempts:
             consecutive_failures=failures,
             last_error=LastError(error.code, error.detail, error.retryable, now),
         )
-        if failures >= FAILURES_BEFORE_DEGRADED:
-            self.tell("renewal-failed", error.detail)
 
     def _chain_that_counts(self) -> Chain | None:
         """Whose end the next attempt must come before; None when only what is pending counts."""
@@ -261,3 +299,11 @@ class Attempts:
     def _note(self, **changes: object) -> None:
         self.progress = replace(self.progress, **changes)  # type: ignore[arg-type]
         self._on_change()
+
+
+def _is_unexpected(error: BaseException) -> bool:
+    """Whether this is a failure. A cancellation is one, unless it is ours at the end of the process."""
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is not None and not task.cancelling()
+    return isinstance(error, Exception)

@@ -177,7 +177,8 @@ class Renewal:
 
     def prepare(self) -> None:
         """Have the next key made while nothing else happens."""
-        self._keys.begin()
+        with suppress(RuntimeError):  # no thread to be had: the attempt that needs a key says so
+            self._keys.begin()
 
     # --- renew ---------------------------------------------------------------------------------
 

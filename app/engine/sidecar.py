@@ -5,10 +5,12 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Protocol
 
 from ..core.credential import Credential
 from ..core.policy import (
+    ATTEMPT_LIMIT,
     LOOK,
     Connect,
     Decision,
@@ -36,14 +38,18 @@ from ..errors import (
 from .attempts import Attempts, Notifier
 from .connector_clock import ConnectorClock
 from .renewal import Journal, Renewal, Renewed
+from .supervision import Liveness, Supervisor
 
 # What says that a token was not even looked at.
 _UNREACHED = (ConnectorUnavailable, ConnectorTimeout, ConnectorUntrusted)
-# Three looks: a loop that is this late hangs.
-_ALIVE = 3 * LOOK
+# How long the loop waits for what it does besides; that goes on meanwhile, up to a limit of its own.
+_CHORES_LIMIT = LOOK
+_END_LIMIT = timedelta(seconds=1)
 # How often what is not urgent is tried again: a late proof, the revocation of what was superseded.
 _TRY_AGAIN = timedelta(minutes=5)
 _log = logging.getLogger("compass_sidecar.engine.sidecar")
+
+Chore = Callable[[], Awaitable[object]]
 
 
 class Clock(Protocol):
@@ -83,6 +89,7 @@ class Scheduler:
         new_id: Callable[[], str],
         draw: Callable[[], float],
         events: Callable[[], tuple[Mapping[str, object], ...]],
+        supervisor: Supervisor,
         version: str,
     ) -> None:
         self._clock = clock
@@ -93,6 +100,8 @@ class Scheduler:
         self._instance_id = instance_id
         self._new_id = new_id
         self._events = events
+        self._supervisor = supervisor
+        self._liveness = Liveness(clock.monotonic)
         self._attempts = Attempts(
             clock=clock,
             renewal=renewal,
@@ -102,18 +111,18 @@ class Scheduler:
             new_id=new_id,
             draw=draw,
             on_change=self._after_change,
+            liveness=self._liveness,
         )
         self.status = Status(version=version, started_at=clock.now())
         self._connector_clock = connector_clock
         self._warnings: dict[str, str] = {}
         self._again: dict[str, timedelta] = {}
-        self._calling: asyncio.Task[None] | None = None
+        self._chores: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
         self._changed = asyncio.Event()
         self._served: object = None
         self._told: object = None
         self._stopping = False
-        self._beat = clock.monotonic()
 
     # --- the loop ------------------------------------------------------------------------------
 
@@ -137,7 +146,6 @@ class Scheduler:
     async def run(self) -> None:
         """Look at the world until `stop`."""
         while not self._stopping:
-            self._beat = self._clock.monotonic()
             self._wake.clear()
             await self._clock.wait(self._wake, await self._look())
 
@@ -153,28 +161,51 @@ class Scheduler:
         running = self._attempts.running()
         if running:
             await asyncio.wait(running, timeout=grace.total_seconds())
-        if self._calling is not None:
-            running.add(self._calling)
+        running |= set(self._chores.values())
         for task in running:
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        if running:
+            await asyncio.wait(running, timeout=_END_LIMIT.total_seconds())
 
     async def _look(self) -> timedelta:
         """One turn; how long to wait until the next."""
         try:
-            try:
-                if not self._attempts.running():
-                    await self._import()
-                    await self._tidy()
-                    self._watch_expiry()
-                return await self._act()
-            finally:
-                self._refresh()
-                if not self._attempts.running():  # what passes within an attempt is no state to tell
-                    self._tell_state()
+            if not self._attempts.running():
+                await self._do_chores()
+            wait = await self._act()
+            self._liveness.turned()
         except Exception:  # noqa: BLE001 - a bug must not end the only thing that renews
             _log.exception("internal-error", extra={"detail": "the loop goes on"})
-            return LOOK
+            wait = LOOK
+        if self._show() and not self._attempts.running():  # what passes within an attempt is no state to tell
+            self._tell_state()
+        return wait
+
+    async def _do_chores(self) -> None:
+        """What is due besides the credential itself. None of it may keep the loop from deciding."""
+        for name, chore in self._due_chores().items():
+            if name not in self._chores:
+                self._chores[name] = task = asyncio.create_task(_limited(chore))
+                task.add_done_callback(partial(self._chore_ended, name))
+        if self._chores:
+            await asyncio.wait(self._chores.values(), timeout=_CHORES_LIMIT.total_seconds())
+        self._watch_expiry()
+
+    def _due_chores(self) -> dict[str, Chore]:
+        chores: dict[str, Chore] = {"import": self._import}
+        if not self._renewal.published:
+            chores["publish"] = self._renewal.publish
+        if self._renewal.superseded:
+            chores["revoke"] = lambda: self._try("revocation-failed", self._renewal.revoke_superseded)
+        generation = self._renewal.generation
+        if generation is not None and unproven(generation) and self._attempts.usable():
+            chores["prove"] = lambda: self._try("proof-failed", self._renewal.prove_current)
+        return chores
+
+    def _chore_ended(self, name: str, task: "asyncio.Task[None]") -> None:
+        del self._chores[name]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("internal-error", exc_info=error, extra={"detail": f"{name}: it is tried again"})
 
     async def _act(self) -> timedelta:
         if self._attempts.running() or self._stopping:
@@ -185,11 +216,14 @@ class Scheduler:
         if self._attempts.running():  # a caller was quicker
             return LOOK
         if token is not None:
+            self._liveness.decided()
             self._attempts.connect(token).add_done_callback(lambda task: self._spend(token, task))
             return LOOK
         if isinstance(decision, Renew):
+            self._liveness.decided()
             self._attempts.renew_unless(self._check_due)
             return LOOK
+        self._liveness.undecided()
         self._renewal.prepare()
         return min(LOOK, max(decision.until - now, timedelta(0))) if isinstance(decision, Wait) else LOOK
 
@@ -249,14 +283,20 @@ class Scheduler:
         wait = self._clock.elapsed() < self._again.get("token", timedelta(0))
         if wait if ended else not isinstance(decision, Connect):
             return None
-        try:
-            token = await self._inputs.token()
-        except SidecarError as error:
-            self._warn("token-unusable", error)
-            token = None
+        token = await self._read_token()
         if token is None:
             self._attempts.tell("connect-needed", "only a new one-time token, or a newer import, helps")
         return token
+
+    async def _read_token(self) -> OneTimeToken | None:
+        try:
+            async with asyncio.timeout(_CHORES_LIMIT.total_seconds()):
+                return await self._inputs.token()
+        except SidecarError as error:
+            self._warn("token-unusable", error)
+        except Exception:  # noqa: BLE001 - what else there is to do must not wait for a token
+            _log.exception("internal-error", extra={"detail": "the token cannot be read"})
+        return None
 
     def _spend(self, token: OneTimeToken, task: "asyncio.Task[Renewed]") -> None:
         """A token is spent unless the Connector was not even reached."""
@@ -264,28 +304,6 @@ class Scheduler:
             self._again["token"] = self._clock.elapsed() + LOOK
         else:
             self._inputs.spend(token)
-
-    async def _tidy(self) -> None:
-        """What is due besides the credential itself."""
-        if not self._renewal.published:
-            await self._renewal.publish()
-        if self._renewal.superseded:
-            await self._now_and_then("revocation-failed", self._renewal.revoke_superseded)
-        generation = self._renewal.generation
-        if generation is not None and unproven(generation) and self._attempts.usable():
-            await self._now_and_then("proof-failed", self._renewal.prove_current)
-
-    async def _now_and_then(self, reason: str, work: Callable[[str], Awaitable[None]]) -> None:
-        """Calls to the Connector whose failure is a warning, tried again in a while.
-
-        They take as long as they take; but the loop, which is watched, waits no longer than one look.
-        """
-        if self._calling is not None and not self._calling.done():
-            return
-        self._calling = asyncio.create_task(self._try(reason, work))
-        await asyncio.wait({self._calling}, timeout=LOOK.total_seconds())
-        if self._calling.done() and not self._calling.cancelled():
-            self._calling.result()
 
     async def _try(self, reason: str, work: Callable[[str], Awaitable[None]]) -> None:
         now, correlation_id = self._clock.elapsed(), self._new_id()
@@ -309,8 +327,17 @@ class Scheduler:
     # --- status --------------------------------------------------------------------------------
 
     def _after_change(self) -> None:
-        self._refresh()
         self._wake.set()
+        self._show()
+
+    def _show(self) -> bool:
+        """Bring the status up to date. An attempt must not fail because that cannot be done."""
+        try:
+            self._refresh()
+        except Exception:  # noqa: BLE001 - see above
+            _log.exception("internal-error", extra={"detail": "the status is out of date"})
+            return False
+        return True
 
     def _refresh(self) -> None:
         now, generation, pending = self._decision_time(), self._renewal.generation, self._renewal.pending
@@ -370,8 +397,8 @@ class Scheduler:
     def now(self) -> datetime:
         return self._clock.now()
 
-    def alive(self) -> bool:
-        return self._clock.monotonic() - self._beat < _ALIVE
+    def stalled(self) -> str | None:
+        return self._liveness.stalled() or self._supervisor.stalled()
 
     def stopping(self) -> bool:
         return self._stopping
@@ -392,3 +419,8 @@ class Scheduler:
         """After the status was replaced, so that whoever is woken finds the new one."""
         event, self._changed = self._changed, asyncio.Event()
         event.set()
+
+
+async def _limited(chore: Chore) -> None:
+    async with asyncio.timeout(ATTEMPT_LIMIT.total_seconds()):
+        await chore()

@@ -38,7 +38,7 @@ class FakeSidecar:
     def __init__(self, current: Generation | None = None) -> None:
         self.status = Status(version="0.1.0", started_at=NOW, generation=current)
         self.clock = NOW + timedelta(days=1)
-        self.turns = True
+        self.stall: str | None = None
         self.refusal: SidecarError | None = None
         self.failure: Exception | None = None
         self.gate = asyncio.Event()
@@ -53,8 +53,8 @@ class FakeSidecar:
     def now(self) -> datetime:
         return self.clock
 
-    def alive(self) -> bool:
-        return self.turns
+    def stalled(self) -> str | None:
+        return self.stall
 
     def changed(self) -> asyncio.Event:
         return self._changed

@@ -89,7 +89,7 @@ async def test_both_ways_give_the_same_answer(path: str) -> None:
 @pytest.mark.parametrize("path", PATHS)
 async def test_where_there_is_something_to_explain_the_routes_do(path: str) -> None:
     sidecar = FakeSidecar(None)
-    sidecar.turns = False
+    sidecar.stall = "The renewal loop has not turned for 90 seconds."
     api = watched(sidecar)
     async with serving(sidecar, api=api) as running:
         assert (await ask(running.port, f"GET {path} HTTP/1.1", "Host: localhost")).status == 503
@@ -123,10 +123,10 @@ async def test_a_mistake_on_the_fast_path_is_answered_and_logged(caplog: pytest.
     sidecar = FakeSidecar(generation())
     api = watched(sidecar)
 
-    def broken() -> bool:
+    def broken() -> str | None:
         raise RuntimeError("a mistake")
 
-    sidecar.alive = broken  # type: ignore[method-assign]
+    sidecar.stalled = broken  # type: ignore[method-assign]
     async with serving(sidecar, api=api) as running:
         assert (await ask(running.port, "GET /livez HTTP/1.1", "Host: localhost")).status == 500
     assert "a mistake" in caplog.text

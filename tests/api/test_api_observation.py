@@ -91,7 +91,7 @@ async def test_livez_is_about_the_loop_and_nothing_else() -> None:
     sidecar = FakeSidecar(None)
     async with local_client(sidecar) as client:
         assert (await client.get("/livez")).status_code == 200
-        sidecar.turns = False
+        sidecar.stall = "The renewal loop has not turned for 90 seconds."
         reply = await client.get("/livez")
     assert (reply.status_code, reply.json()["code"]) == (503, "stalled")
 

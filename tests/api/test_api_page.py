@@ -173,7 +173,7 @@ def calls(*names: str, files: str = "**/*.py") -> set[str]:
 
 def warned() -> set[str]:
     """What the loop tells both as an event and as a reason."""
-    return calls("_warn", "_now_and_then", files="engine/sidecar.py")
+    return calls("_warn", "_try", files="engine/sidecar.py")
 
 
 def test_there_are_words_for_every_event() -> None:

@@ -1,5 +1,6 @@
 """A Connector without a network: a real CA, and a script of what goes wrong."""
 
+import asyncio
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -33,6 +34,13 @@ class ScriptedConnector:
         self.always: dict[str, Exception] = {}
         self.answer: Callable[[SignedAnswer], SignedAnswer] = lambda answer: answer
         self.kept: frozenset[str] = frozenset()
+        self.hanging: set[str] = set()  # operations that never answer
+        self.hung = asyncio.Event()
+
+    async def _hang(self, operation: str) -> None:
+        if operation in self.hanging:
+            self.hung.set()
+            await asyncio.Event().wait()
 
     def _enter(self, operation: str, door: Door) -> None:
         self.calls[operation] += 1
@@ -43,6 +51,7 @@ class ScriptedConnector:
 
     async def configuration(self, door: Door) -> Configuration:
         self._enter("configuration", door)
+        await self._hang("configuration")
         token = self.second_token if door.token is not None else None
         return Configuration(
             self.subject, self.connector_url, "https://director.example", self.now(), token, self.url_fault
@@ -51,6 +60,7 @@ class ScriptedConnector:
     async def sign(self, door: Door, csr_pem: bytes) -> SignedAnswer:
         self.csrs.append(csr_pem)
         self._enter("sign", door)
+        await self._hang("sign")
         date = self.now() + self.skew
         leaf = self.authority.sign(csr_pem, not_before=date.replace(microsecond=0), lifetime=self.lifetime)
         chain = Chain.of([leaf, *self.authority.chain])
@@ -60,10 +70,12 @@ class ScriptedConnector:
 
     async def probe(self, door: Door) -> datetime | None:
         self._enter("probe", door)
+        await self._hang("probe")
         return self.now()
 
     async def revoke(self, door: Door) -> None:
         self._enter("revoke", door)
+        await self._hang("revoke")
 
     async def retire(self, keep: frozenset[str]) -> None:
         self.kept = keep

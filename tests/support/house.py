@@ -19,6 +19,7 @@ from compass_sidecar.engine.attempts import Attempts
 from compass_sidecar.engine.connector_clock import ConnectorClock
 from compass_sidecar.engine.renewal import Plan, Renewal
 from compass_sidecar.engine.sidecar import Scheduler
+from compass_sidecar.engine.supervision import Supervisor
 from compass_sidecar.errors import SidecarError
 from tests.support.authority import LIFETIME, Authority, rsa_key
 from tests.support.clock import FakeClock
@@ -137,6 +138,7 @@ class House:
             new_id=lambda: "id",
             draw=lambda: self.draw(),  # noqa: PLW0108 - a test may set another one later
             events=lambda: (),
+            supervisor=Supervisor(self.clock.monotonic),
             version="0",
         )
         self.clock.busy = lambda: bool(self.attempts.running())
