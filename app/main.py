@@ -15,6 +15,7 @@ from functools import partial
 
 from . import __version__
 from .adapters.clock import Clock
+from .adapters.command import Command
 from .adapters.connector import OPERATIONS, Connector, Observation
 from .adapters.credential_files import CredentialFiles
 from .adapters.filestore import Store
@@ -22,8 +23,9 @@ from .adapters.inputs import OperatorInputs
 from .adapters.journal import Journal
 from .adapters.keys import KeyMaker
 from .adapters.metrics import Metrics
-from .adapters.notifier import Notifier, Targets
+from .adapters.notifier import Channel, Notifier, Task
 from .adapters.publisher import Publisher
+from .adapters.webhook import Webhook
 from .adapters.worker import Worker
 from .api.access import Access
 from .api.application import ROUTES, Health, create_api
@@ -54,7 +56,7 @@ class House:
 
     scheduler: Scheduler
     connector: Connector
-    notifier: Notifier
+    tasks: Mapping[str, Task]
     journal: Worker
     store: Store
     metrics: Metrics
@@ -90,11 +92,12 @@ def _furnish(settings: Settings, environment: Mapping[str, str], clock: Clock, s
     def report(kind: str, error: NotificationError | None) -> None:
         metrics.notification(kind, "success" if error is None else "failure")
         if error is not None:
-            _log.warning("notification-failed", extra={"kind": kind, "detail": error.detail})
+            events.record("notification-failed", kind=kind, detail=error.detail)
 
-    notifier = Notifier(
-        _targets(settings, environment), now=clock.now, sleep=clock.sleep, new_id=_new_id, report=report
-    )
+    command = _command(settings, environment)
+    channels: dict[str, Channel | None] = {"command": command, "webhook": _webhook(settings, clock)}
+    disk = _worker("store")
+    notifier = Notifier(channels, store=store, disk=disk, clock=clock, new_id=_new_id, report=report)
     connector_clock = ConnectorClock(clock.elapsed)
 
     def observe(observation: Observation) -> None:
@@ -126,8 +129,9 @@ def _furnish(settings: Settings, environment: Mapping[str, str], clock: Clock, s
         connector=connector,
         keys=keys,
         publisher=_publisher(settings),
-        disk=_worker("store"),
+        disk=disk,
         publishing=_worker("publisher"),
+        notifier=notifier,
         journal=events,
         plan=Plan(settings.connector_url, settings.revoke_superseded_after),
     )
@@ -149,7 +153,7 @@ def _furnish(settings: Settings, environment: Mapping[str, str], clock: Clock, s
         supervisor=supervisor,
         version=__version__,
     )
-    return House(scheduler, connector, notifier, writer, store, metrics, supervisor)
+    return House(scheduler, connector, notifier.tasks(), writer, store, metrics, supervisor)
 
 
 def _worker(name: str) -> Worker:
@@ -181,16 +185,23 @@ def _publisher(settings: Settings) -> Publisher | None:
     return Publisher.open(settings.publish_dir, group=settings.publish_group, warn=_warn)
 
 
-def _targets(settings: Settings, environment: Mapping[str, str]) -> Targets:
+def _command(settings: Settings, environment: Mapping[str, str]) -> Command | None:
+    if settings.on_renew_command is None:
+        return None
     handed = {name: environment[name] for name in _COMMAND_VARIABLES if name in environment}
     if settings.publish_dir is not None:
         handed["COMPASS_PUBLISH_DIR"] = str(settings.publish_dir)
+    return Command(settings.on_renew_command, handed)
+
+
+def _webhook(settings: Settings, clock: Clock) -> Webhook | None:
+    if settings.notify_webhook is None:
+        return None
     secret = settings.notify_webhook_secret
-    return Targets(
-        command=settings.on_renew_command,
-        environment=handed,
-        webhook=settings.notify_webhook,
-        webhook_secret=secret.get_secret_value() if secret is not None else None,
+    return Webhook(
+        settings.notify_webhook,
+        secret=secret.get_secret_value() if secret is not None else None,
+        sleep=clock.sleep,
     )
 
 
@@ -225,8 +236,8 @@ async def run(settings: Settings, environment: Mapping[str, str]) -> None:
         with ExitStack() as stack:
             await _serve(house, settings, stack)
     finally:
-        closing = [asyncio.create_task(each.aclose()) for each in (house.notifier, house.connector)]
-        await asyncio.wait(closing, timeout=_END_LIMIT.total_seconds())
+        closing = asyncio.create_task(house.connector.aclose())
+        await asyncio.wait({closing}, timeout=_END_LIMIT.total_seconds())
         house.journal.drain(_END_LIMIT)
         house.store.close()
         _log.info("stopped")
@@ -259,7 +270,8 @@ async def _serve(house: House, settings: Settings, stack: ExitStack) -> None:
     # What is there now stays: to look through all of it would hold up everybody for 30 ms, now and then.
     gc.freeze()
     gc.enable()
-    house.supervisor.start("engine", scheduler.run)
+    for name, task in {"engine": scheduler.run, **house.tasks}.items():
+        house.supervisor.start(name, task)
     addresses = [_address(each) for each in (*sockets, *health_sockets)]
     _log.info("serving", extra={"version": __version__, "addresses": addresses})
     ending: list[asyncio.Task[None]] = []

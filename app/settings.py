@@ -229,8 +229,10 @@ class Settings(BaseModel):
     expose_private_key: bool = _row(
         False, "Whether `/certificate/bundle.*` exists; needs `COMPASS_API_TOKEN` or `COMPASS_UNIX_SOCKET`."
     )
-    on_renew_command: Command = _row(None, "Command to run after a renewal; split, but no shell.", repr=False)
-    notify_webhook: Webhook = _row(None, "URL to which what matters to neighbours is posted.", repr=False)
+    on_renew_command: Command = _row(
+        None, "Command to run for each new credential; split into words, without a shell.", repr=False
+    )
+    notify_webhook: Webhook = _row(None, "URL to which each event is posted as JSON.", repr=False)
     notify_webhook_secret: SecretStr | None = _row(None, "Secret with which those posts are signed.")
     log_level: Level = _row("info", "Least severe events to log.")
     log_format: Format = _row(

@@ -39,8 +39,8 @@ from . import files
 _VARIABLE = "COMPASS_STORE_DIR"
 _KEY, _CHAIN, _CA = "tls.key", "tls.crt", "ca.crt"
 _FACTS, _PENDING, _PAIR = "generation.json", "pending.json", "pair.pem"
-_INSTANCE, _LOCK = "instance.json", "lock"
-_OURS = (_INSTANCE, _LOCK, "journal.jsonl", "journal.jsonl.1")
+_INSTANCE, _NOTIFICATIONS, _LOCK = "instance.json", "notifications.json", "lock"
+_OURS = (_INSTANCE, _NOTIFICATIONS, _LOCK, "journal.jsonl", "journal.jsonl.1")
 _NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}")
 _INSTANCE_ID = re.compile(r"[0-9a-f]{32}")
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
@@ -241,6 +241,26 @@ class Store:
         record = {**self._instance, "instance_id": self.instance_id, "used_tokens": tokens}
         with files.writing(f"{self._directory / _INSTANCE} cannot be written"):
             files.replace_file(self._directory / _INSTANCE, files.seal(record))
+
+    # -- notifications ------------------------------------------------------------------------
+
+    def notifications(self) -> dict[str, Any] | None:
+        """What consumers were told, as it was saved; None without a record, or if it is damaged."""
+        path = self._directory / _NOTIFICATIONS
+        if not os.path.lexists(path):
+            return None
+        try:
+            return files.unseal(_read(self._directory, _NOTIFICATIONS))
+        except (StoreDamaged, ValueError) as error:
+            self._warn("notifications-damaged", f"{path} is made anew: {_why(error)}")
+        files.remove(path)
+        return None
+
+    def save_notifications(self, record: Mapping[str, Any]) -> None:
+        """Replace the record as a whole: JSON of at most some KiB. StoreWriteFailed leaves the old one."""
+        path = self._directory / _NOTIFICATIONS
+        with self._guard, files.writing(f"{path} cannot be written"):
+            files.replace_file(path, files.seal(record))
 
     # -- generations --------------------------------------------------------------------------
 

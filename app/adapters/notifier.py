@@ -1,206 +1,201 @@
-"""Telling neighbours: a command after a new credential, a webhook for every event.
+"""Notifying consumers: which notice each channel delivers next, and what the store records of it.
 
-A neighbour that fails, hangs or floods never fails or delays a renewal: everything happens in two
-tasks of their own, behind bounded queues.
+Each channel has a queue and a task of its own, so that a consumer that fails, hangs or floods never fails
+or delays a renewal. `core/notice.py` says what is recorded, and why.
 """
 
 import asyncio
-import hashlib
-import hmac
-import json
-import os
-import signal
-import ssl
-import tempfile
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
-
-import httpx
+from functools import partial
+from typing import Any, Protocol
 
 from ..core.generation import Generation
+from ..core.notice import AT_LEAST_ONCE, TRIES, Notice, from_record, newest_change, notice_of, to_record
 from ..errors import NotificationError
+from .worker import Worker
 
-_COMMAND_EVENTS = frozenset({"connected", "renewed"})
-_COMMAND_LIMIT = timedelta(seconds=30)
-_REQUEST_LIMIT = timedelta(seconds=10)
-# About two minutes in all: a receiver that restarts is waited for, one that is gone is not.
-_WEBHOOK_PAUSES = tuple(timedelta(seconds=each) for each in (1, 2, 5, 15, 30, 60))
-# Events are rare; whoever has missed this many will not want them all.
-_QUEUE = 100
-_ERROR_TAIL = 300
+# Events are rare: a receiver that has missed this many has no use for all of them.
+_LONGEST_QUEUE = 100
+Task = Callable[[], Coroutine[Any, Any, None]]
+_log = logging.getLogger("compass_sidecar.notifier")
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """One event, as the neighbours are told of it. `id` lets a receiver drop what came twice."""
+class Channel(Protocol):
+    """One way to a consumer. With `latest_only` a new notice replaces those that still wait."""
 
-    id: str
-    event: str
-    at: datetime
-    generation: Generation | None
-    detail: str | None
+    latest_only: bool
 
-    def body(self) -> bytes:
-        chain = self.generation.chain if self.generation is not None else None
-        content = {
-            "id": self.id,
-            "event": self.event,
-            "at": _text(self.at),
-            "fingerprint_sha256": chain.fingerprint if chain else None,
-            "not_before": _text(chain.not_before) if chain else None,
-            "not_after": _text(chain.effective_not_after) if chain else None,
-            "detail": self.detail,
-        }
-        return json.dumps(content).encode()
+    def wants(self, event: str) -> bool: ...
+
+    async def deliver(self, notice: Notice) -> None:
+        """Raises NotificationError if the consumer failed. Any other exception cuts the try off."""
 
 
-def _text(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
+class Store(Protocol):
+    """Blocking; each raises StoreError."""
+
+    def notifications(self) -> dict[str, Any] | None: ...
+    def save_notifications(self, record: Mapping[str, Any]) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Targets:
-    """Who is told. `environment` has PATH, HOME and LANG for the command, and nothing else."""
+class Clock(Protocol):
+    def now(self) -> datetime: ...
+    async def wait(self, event: asyncio.Event, timeout: timedelta) -> None: ...
 
-    command: tuple[str, ...] | None = None
-    environment: Mapping[str, str] = field(default_factory=dict)
-    webhook: str | None = field(default=None, repr=False)
-    webhook_secret: str | None = field(default=None, repr=False)
+
+class _Queue:
+    """What one channel has to deliver, the oldest first, and the newest change that it knows of."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.waiting: list[Notice] = []
+        self.newest: Notice | None = None
+        self.changed = asyncio.Event()
+
+    def restore(self, record: list[Mapping[str, Any]]) -> None:
+        """KeyError, TypeError or ValueError if this is no record."""
+        notices = [from_record(each) for each in record]
+        self.waiting = [each for each in notices if not each.told]
+        self.newest = notices[-1] if notices else None
+        self.changed.set()
+
+    def record(self) -> list[dict[str, Any]]:
+        notices = [each for each in self.waiting if each.event in AT_LEAST_ONCE]
+        if self.newest is not None and self.newest.told:
+            notices.append(self.newest)
+        return [to_record(each) for each in notices]
+
+    def put(self, notice: Notice) -> None:
+        if self.channel.latest_only:
+            self.waiting.clear()
+        self.waiting = [*self.waiting, notice][-_LONGEST_QUEUE:]
+        if notice.event in AT_LEAST_ONCE:
+            self.newest = notice
+        self.changed.set()
+
+    def update(self, old: Notice, **changes: Any) -> Notice:
+        """The changed notice. What a newer notice has replaced stays replaced."""
+        new = replace(old, **changes)
+        remaining = [] if new.told else [new]
+        self.waiting = [each for other in self.waiting for each in (remaining if other is old else [other])]
+        self.newest = new if self.newest is old else self.newest
+        return new
 
 
 class Notifier:
-    """Needs a running event loop from the first `notify` on. `report(kind, error)` hears how each ended."""
+    """What `tasks` has must run; `report(kind, error)` hears how each delivery ended."""
 
     def __init__(
         self,
-        targets: Targets,
+        channels: Mapping[str, Channel | None],
         *,
-        now: Callable[[], datetime],
-        sleep: Callable[[timedelta], Awaitable[None]],
+        store: Store,
+        disk: Worker,
+        clock: Clock,
         new_id: Callable[[], str],
         report: Callable[[str, NotificationError | None], None],
     ) -> None:
-        self._targets = targets
-        self._now = now
-        self._sleep = sleep
+        self._queues = {kind: _Queue(channel) for kind, channel in channels.items() if channel}
+        self._store = store
+        self._disk = disk
+        self._clock = clock
         self._new_id = new_id
         self._report = report
-        # One place: the latest wins, since the command reads whatever is current.
-        self._commands: asyncio.Queue[Notice] = asyncio.Queue(1)
-        self._posts: asyncio.Queue[Notice] = asyncio.Queue(_QUEUE)
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._record: dict[str, Any] = {}
+        self._saving = asyncio.Lock()
+        self._changed = asyncio.Event()
+
+    async def restore(self, generation: Generation | None) -> None:
+        """Read the record. For a channel that is not in it, what is current counts as delivered."""
+        record = await self._disk.run(self._store.notifications)
+        self._record = record or {}
+        for kind, queue in self._queues.items():
+            try:
+                queue.restore(self._record[kind])
+            except (KeyError, TypeError, ValueError):
+                known = newest_change(generation, new_id=self._new_id()) if generation is not None else None
+                queue.newest = replace(known, told=True) if known is not None else None
+        await self._save()
+
+    def announce(self, generation: Generation) -> None:
+        """Deliver how this credential came into use, or that it was revoked, unless that is done."""
+        notice = newest_change(generation, new_id=self._new_id())
+        for queue in self._queues.values():
+            if queue.newest is None or queue.newest.change != notice.change:
+                self._put(queue, notice)
 
     def notify(self, event: str, generation: Generation | None, *, detail: str | None = None) -> None:
-        notice = Notice(self._new_id(), event, self._now(), generation, detail)
-        if self._targets.command is not None and event in _COMMAND_EVENTS:
-            _put(self._commands, notice)
-            self._work("command", self._commands, self._run)
-        if self._targets.webhook is not None:
-            _put(self._posts, notice)
-            self._work("webhook", self._posts, self._post)
+        """Deliver any other event."""
+        notice = notice_of(event, generation, new_id=self._new_id(), at=self._clock.now(), detail=detail)
+        for queue in self._queues.values():
+            self._put(queue, notice)
 
-    async def aclose(self) -> None:
-        for task in self._tasks.values():
-            task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+    def _put(self, queue: _Queue, notice: Notice) -> None:
+        if queue.channel.wants(notice.event):
+            queue.put(notice)
+            self._changed.set()
 
-    def _work(
-        self, kind: str, queue: asyncio.Queue[Notice], deliver: Callable[[Notice], Awaitable[None]]
-    ) -> None:
-        if kind not in self._tasks:
-            self._tasks[kind] = asyncio.create_task(self._deliver_all(kind, queue, deliver))
+    # --- tasks ---------------------------------------------------------------------------------
 
-    async def _deliver_all(
-        self, kind: str, queue: asyncio.Queue[Notice], deliver: Callable[[Notice], Awaitable[None]]
-    ) -> None:
+    def tasks(self) -> dict[str, Task]:
+        """What has to run, by name: each returns only when it is cancelled."""
+        deliveries: dict[str, Task] = {kind: partial(self._deliver_all, kind) for kind in self._queues}
+        return {**deliveries, "notifications": self._keep_record} if deliveries else {}
+
+    async def _keep_record(self) -> None:
+        """Save what was put into a queue while its channel is busy with another notice."""
         while True:
-            notice = await queue.get()
-            try:
-                await deliver(notice)
-            except NotificationError as error:
-                self._report(kind, error)
-            else:
-                self._report(kind, None)
+            await self._changed.wait()
+            self._changed.clear()
+            await self._save()
 
-    # --- the command ---------------------------------------------------------------------------
+    async def _deliver_all(self, kind: str) -> None:
+        queue = self._queues[kind]
+        while True:
+            queue.changed.clear()
+            await self._go_on(kind, queue)
 
-    async def _run(self, notice: Notice) -> None:
-        command = self._targets.command or ()
-        with tempfile.TemporaryFile() as errors:  # a pipe would be held open by what it leaves behind
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    *command,
-                    env=self._environment(notice),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=asyncio.subprocess.DEVNULL,
-                    stderr=errors,
-                    start_new_session=True,
-                )
-            except OSError as error:
-                raise NotificationError(f"the command cannot be run: {error.strerror}") from error
-            await self._wait_for(process)
-            if process.returncode:
-                errors.seek(max(errors.seek(0, os.SEEK_END) - _ERROR_TAIL, 0))
-                tail = errors.read().decode(errors="replace").strip()
-                raise NotificationError(f"the command ended with status {process.returncode}: {tail!r}")
+    async def _go_on(self, kind: str, queue: _Queue) -> None:
+        notice = queue.waiting[0] if queue.waiting else None
+        if notice is None:
+            await queue.changed.wait()
+        elif notice.tries >= TRIES:
+            await self._end(kind, notice, NotificationError(f"the {kind} was cut off {TRIES} times"))
+        elif wait := notice.wait(self._clock.now()):
+            await self._clock.wait(queue.changed, wait)
+        else:
+            await self._deliver(
+                kind, queue.update(notice, tries=notice.tries + 1, tried_at=self._clock.now())
+            )
 
-    async def _wait_for(self, process: asyncio.subprocess.Process) -> None:
+    async def _deliver(self, kind: str, notice: Notice) -> None:
+        await self._save()
         try:
-            async with asyncio.timeout(_COMMAND_LIMIT.total_seconds()):
-                await process.wait()
-        except TimeoutError as error:
-            raise NotificationError("the command was killed after 30 s") from error
-        finally:
-            if process.returncode is None:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
+            await self._queues[kind].channel.deliver(notice)
+        except NotificationError as error:
+            await self._end(kind, notice, error)
+        except Exception:  # noqa: BLE001 - whatever it is, later notices are delivered
+            _log.exception("internal-error", extra={"detail": f"the {kind} was cut off"})
+        else:
+            await self._end(kind, notice, None)
 
-    def _environment(self, notice: Notice) -> dict[str, str]:
-        chain = notice.generation.chain if notice.generation is not None else None
-        return {
-            **self._targets.environment,
-            "COMPASS_EVENT": notice.event,
-            "COMPASS_FINGERPRINT": chain.fingerprint if chain else "",
-            "COMPASS_NOT_AFTER": _text(chain.effective_not_after) if chain else "",
-        }
+    async def _end(self, kind: str, notice: Notice, error: NotificationError | None) -> None:
+        self._queues[kind].update(notice, told=True)
+        await self._save()
+        self._report(kind, error)
 
-    # --- the webhook ---------------------------------------------------------------------------
-
-    async def _post(self, notice: Notice) -> None:
-        body = notice.body()
-        headers = {"Content-Type": "application/json"}
-        if self._targets.webhook_secret is not None:
-            digest = hmac.new(self._targets.webhook_secret.encode(), body, hashlib.sha256).hexdigest()
-            headers["Compass-Signature"] = f"sha256={digest}"
-        reason = ""
-        for pause in (*_WEBHOOK_PAUSES, None):
-            reason = await self._try_to_post(body, headers)
-            if not reason:
+    async def _save(self) -> None:
+        """A record that cannot be written stops no delivery."""
+        async with self._saving:
+            record = {**self._record, **{kind: queue.record() for kind, queue in self._queues.items()}}
+            if record == self._record:
                 return
-            if pause is not None:
-                await self._sleep(pause)
-        raise NotificationError(f"the webhook was given up: {reason}")
-
-    async def _try_to_post(self, body: bytes, headers: Mapping[str, str]) -> str:
-        """Why it failed; empty if the receiver took it. Its answer's body is not even read."""
-        # 24 ms with the system's trust store, so not on the event loop.
-        context = await asyncio.to_thread(ssl.create_default_context)
-        try:
-            async with (
-                asyncio.timeout(_REQUEST_LIMIT.total_seconds()),
-                httpx.AsyncClient(verify=context, trust_env=False, follow_redirects=False) as client,
-                client.stream("POST", self._targets.webhook or "", content=body, headers=headers) as answer,
-            ):
-                return "" if answer.is_success else f"status {answer.status_code}"
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            return type(error).__name__
-
-
-def _put(queue: asyncio.Queue[Notice], notice: Notice) -> None:
-    """Put it in; the oldest makes place when the queue is full."""
-    if queue.full():
-        queue.get_nowait()
-    queue.put_nowait(notice)
+            try:
+                await self._disk.run(self._store.save_notifications, record)
+            except Exception as error:  # noqa: BLE001 - nor does a thread that hangs
+                _log.warning("notification-not-recorded", extra={"detail": str(error)})
+            else:
+                self._record = record

@@ -123,6 +123,7 @@ EVENTS: Mapping[str, str] = {
     "expiring": "A tenth of the lifetime is left",
     "import-rejected": "The mounted certificate and key cannot be used",
     "imported": "The mounted certificate and key were imported",
+    "notification-failed": "A consumer could not be notified",
     "pending-dropped": "A renewal under way was given up",
     "pending-not-removed": "What was left of a renewal could not be removed",
     "proof-failed": "The Connector has not accepted the certificate in use yet",

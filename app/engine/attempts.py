@@ -53,7 +53,7 @@ class Clock(Protocol):
 
 class Notifier(Protocol):
     def notify(self, event: str, generation: Generation | None, *, detail: str | None = None) -> None:
-        """Tell the neighbours, some time soon; never raises and never waits."""
+        """Notify consumers of an event that changes no credential; never raises and never waits."""
 
 
 def _no_check() -> None:
@@ -235,7 +235,6 @@ class Attempts:
             async with self._turn():
                 await self._limited(self._renewal.revoke(fingerprint, correlation_id))
             self._journal.record("revoked", fingerprint=fingerprint)
-        self._notifier.notify("revoked", self._renewal.generation)
         self._on_change()
 
     def succeed(self, event: str, **details: object) -> None:
@@ -246,8 +245,6 @@ class Attempts:
         self._journal.record(
             event, fingerprint=chain.fingerprint, not_after=chain.effective_not_after, **details
         )
-        # To a neighbour an import is a first credential like any other.
-        self._notifier.notify("connected" if event == "imported" else event, generation)
         if failures >= FAILURES_BEFORE_DEGRADED:
             self._journal.record("recovered", fingerprint=chain.fingerprint, failures=failures)
             self._notifier.notify("recovered", generation)

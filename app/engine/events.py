@@ -21,6 +21,7 @@ _WARNINGS = frozenset(
         "connector-url-differs",
         "expiring",
         "import-rejected",
+        "notification-failed",
         "pending-not-removed",
         "proof-failed",
         "publish-failed",

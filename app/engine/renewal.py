@@ -100,6 +100,16 @@ class Publisher(Protocol):
     def publish(self, credential: Credential) -> bool: ...
 
 
+class Notifier(Protocol):
+    """Notifies consumers. None of its work delays a renewal."""
+
+    async def restore(self, generation: Generation | None) -> None:
+        """Read what they were sent before this process began. Raises StoreError."""
+
+    def announce(self, generation: Generation) -> None:
+        """Notify them of the credential in use, unless they were: called once they can read its files."""
+
+
 class Journal(Protocol):
     def record(self, event: str, **details: object) -> None:
         """Log the event and keep it in the journal; never raises, never waits for a disk."""
@@ -138,6 +148,7 @@ class Renewal:
         publisher: Publisher | None,
         disk: Worker,
         publishing: Worker,
+        notifier: Notifier,
         journal: Journal,
         plan: Plan,
     ) -> None:
@@ -148,6 +159,7 @@ class Renewal:
         self._publisher = publisher
         self._worker = disk
         self._publishing = publishing
+        self._notifier = notifier
         self._journal = journal
         self._plan = plan
         self.lock = asyncio.Lock()
@@ -170,6 +182,7 @@ class Renewal:
         if self.pending is not None and self.pending.begun_by != self._fingerprint():
             await self._drop("it was begun with another credential")
         await self._note_superseded()
+        await self._notifier.restore(self.generation)
         await self.publish()
 
     def _fingerprint(self) -> str | None:
@@ -411,17 +424,24 @@ class Renewal:
         return generation
 
     async def publish(self) -> None:
-        """Bring the published files up to date; a failure is announced and tried again by the loop."""
-        if self._publisher is None or self.generation is None:
+        """Bring the published files up to date, and then notify consumers.
+
+        A failure is recorded, and the loop tries again.
+        """
+        generation = self.generation
+        if generation is None:
             return
         try:
-            if await _within_limit(self._publishing, self._publisher.publish, self.generation.credential):
-                self._journal.record("published", fingerprint=self.generation.chain.fingerprint)
-            self.published = True
+            publisher, credential = self._publisher, generation.credential
+            if publisher is not None and await _within_limit(self._publishing, publisher.publish, credential):
+                self._journal.record("published", fingerprint=generation.chain.fingerprint)
         except StoreError as error:
             if self.published:
                 self._journal.record("publish-failed", code=error.code, detail=error.detail)
             self.published = False
+        else:
+            self.published = True
+            self._notifier.announce(generation)
 
     # --- connect, import -----------------------------------------------------------------------
 
@@ -484,6 +504,7 @@ class Renewal:
         await self._connector.revoke(self._door(generation, correlation_id))
         facts = replace(generation.facts, revoked_at=self._clock.now())
         self.generation = replace(generation, facts=facts)
+        self._notifier.announce(self.generation)
         await self._drop("the credential was revoked")
         self.generation = await self._disk(self._store.amend, generation, facts)
 

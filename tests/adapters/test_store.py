@@ -193,6 +193,7 @@ def test_the_mount_point_keeps_its_mode_and_what_is_below_is_tightened(tmp_path:
     store = open_store(tmp_path)
     generation = store.activate(credential(1), facts())
     store.save_pending(pending(2))
+    store.save_notifications({})
     store.close()
     (tmp_path / "journal.jsonl").touch()
     foreign = tmp_path / "notes.txt"
@@ -881,6 +882,11 @@ INTERRUPTED: dict[str, tuple[Callable[[Store], Any], Callable[[Store], Any]]] = 
         lambda store: store.remember_token("a" * 64),
         lambda store: store.remember_token("b" * 64),
     ),
+    "save_notifications": (Store.load, lambda store: store.save_notifications({"command": []})),
+    "replace_notifications": (
+        lambda store: store.save_notifications({"command": []}),
+        lambda store: store.save_notifications({"command": [{"tries": 1}]}),
+    ),
     "open": (_loose, Store.load),
 }
 
@@ -931,10 +937,11 @@ def crashes(root: Path, what: str, mode: str) -> list[Path]:
     return sorted(root.glob("[0-9]*"))
 
 
-def snapshot(directory: Path) -> tuple[Generation | None, Pending | None, bool, bool]:
+def snapshot(directory: Path) -> tuple[Generation | None, Pending | None, bool, bool, object]:
     """What a restart finds; the store is whole again afterwards."""
     store = open_store(directory)
-    found = store.load(), store.pending(), store.token_used("a" * 64), store.token_used("b" * 64)
+    used = store.token_used("a" * 64), store.token_used("b" * 64)
+    found = store.load(), store.pending(), *used, store.notifications()
     store.activate(credential(5, NOW + timedelta(9)), facts(NOW + timedelta(9)))
     store.save_pending(pending(5))
     assert not leftovers(directory)

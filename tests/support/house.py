@@ -13,6 +13,7 @@ from compass_sidecar.adapters.filestore import Store
 from compass_sidecar.adapters.worker import Worker
 from compass_sidecar.core.credential import Credential
 from compass_sidecar.core.generation import Facts, Generation, Origin
+from compass_sidecar.core.notice import Notice, newest_change
 from compass_sidecar.core.policy import Policy
 from compass_sidecar.core.token import OneTimeToken
 from compass_sidecar.engine.attempts import Attempts
@@ -50,12 +51,21 @@ class Recorder:
     def __init__(self) -> None:
         self.events: list[dict[str, object]] = []
         self.notices: list[str] = []
+        self._newest: Notice | None = None
 
     def record(self, event: str, **details: object) -> None:
         self.events.append({"event": event, **details})
 
     def about(self, correlation_id: str) -> AbstractContextManager[None]:
         return nullcontext()
+
+    async def restore(self, generation: Generation | None) -> None:
+        self._newest = newest_change(generation, new_id="") if generation is not None else None
+
+    def announce(self, generation: Generation) -> None:
+        known, self._newest = self._newest, newest_change(generation, new_id="")
+        if known != self._newest:
+            self.notices.append(self._newest.event)
 
     def notify(self, event: str, generation: Generation | None, *, detail: str | None = None) -> None:
         self.notices.append(event)
@@ -123,6 +133,7 @@ class House:
             publisher=None,
             disk=self.worker,
             publishing=self.worker,
+            notifier=self.said,
             journal=self.said,
             plan=self.plan,
         )

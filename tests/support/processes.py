@@ -82,11 +82,19 @@ class EmulatorProcess:
 class SidecarProcess:
     """`python -m compass_sidecar`, or another `module` that runs it, with a client for its API.
 
-    `environment` has the COMPASS_ variables.
+    `environment` has the COMPASS_ variables. `wrapper` is a command that runs what follows it.
     """
 
-    def __init__(self, environment: dict[str, str], *, log: Path, module: str = "compass_sidecar") -> None:
+    def __init__(
+        self,
+        environment: dict[str, str],
+        *,
+        log: Path,
+        module: str = "compass_sidecar",
+        wrapper: tuple[str, ...] = (),
+    ) -> None:
         self.module = module
+        self.wrapper = wrapper
         self.port = free_port()
         self.log = log
         self.environment = {
@@ -102,7 +110,10 @@ class SidecarProcess:
     def start(self) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", self.module], cwd=ROOT, env=self.environment, stderr=log
+                [*self.wrapper, sys.executable, "-m", self.module],
+                cwd=ROOT,
+                env=self.environment,
+                stderr=log,
             )
 
     def ready(self) -> "SidecarProcess":
