@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import os
 import random
 import socket
 import sys
@@ -15,7 +16,7 @@ from functools import partial
 
 from . import __version__
 from .adapters.clock import Clock
-from .adapters.command import Command
+from .adapters.command import Command, reap_orphans
 from .adapters.connector import OPERATIONS, Connector, Observation
 from .adapters.credential_files import CredentialFiles
 from .adapters.filestore import Store
@@ -153,7 +154,10 @@ def _furnish(settings: Settings, environment: Mapping[str, str], clock: Clock, s
         supervisor=supervisor,
         version=__version__,
     )
-    return House(scheduler, connector, notifier.tasks(), writer, store, metrics, supervisor)
+    tasks = notifier.tasks()
+    if os.getpid() == 1:
+        tasks["orphans"] = partial(reap_orphans, command, clock.sleep)
+    return House(scheduler, connector, tasks, writer, store, metrics, supervisor)
 
 
 def _worker(name: str) -> Worker:

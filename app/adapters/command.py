@@ -4,7 +4,7 @@ import asyncio
 import errno
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 
@@ -15,6 +15,7 @@ from . import files
 _LIMIT = timedelta(seconds=30)
 # What was killed and does not end hangs in the kernel: nothing else waits for it.
 _END_LIMIT = timedelta(seconds=1)
+_REAP_INTERVAL = timedelta(seconds=1)
 _KEPT_OF_ERRORS = 64 * 1024
 _SHOWN_OF_ERRORS = 300
 # The command may well be able to run a little later.
@@ -29,14 +30,19 @@ class Command:
     def __init__(self, words: Sequence[str], environment: Mapping[str, str]) -> None:
         self._words = words
         self._environment = environment
+        self.running = False
 
     def wants(self, event: str) -> bool:
         return event in NEW_CREDENTIAL
 
     async def deliver(self, notice: Notice) -> None:
         """Raises NotificationError if it cannot be run, fails or takes too long; OSError for a shortage."""
-        with _Errors() as errors:
-            await self._run(notice, errors)
+        self.running = True
+        try:
+            with _Errors() as errors:
+                await self._run(notice, errors)
+        finally:
+            self.running = False
 
     async def _run(self, notice: Notice, errors: "_Errors") -> None:
         process = await self._start(notice, errors.descriptor)
@@ -115,3 +121,21 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(_END_LIMIT.total_seconds()):
             await process.wait()
+
+
+async def reap_orphans(command: Command | None, sleep: Callable[[timedelta], Awaitable[None]]) -> None:
+    """For process 1, which the kernel makes the parent of what commands leave behind. Never returns.
+
+    Nothing is reaped while the command runs: asyncio waits for its status, and would wait for ever.
+    """
+    while True:
+        if command is None or not command.running:
+            _reap()
+        await sleep(_REAP_INTERVAL)
+
+
+def _reap() -> None:
+    """Take the status of each child that has ended."""
+    with suppress(ChildProcessError):
+        while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+            os.waitid(os.P_PID, found.si_pid, os.WEXITED | os.WNOHANG)

@@ -174,3 +174,43 @@ def test_the_command_runs_where_no_folder_for_temporary_files_can_be_written(
     sidecar.ready()
     wait_until(marks.exists, "the command")
     wait_until(lambda: told(sidecar, "command", "success") == 1, "its end")
+
+
+@as_root
+def test_process_1_leaves_no_zombies_and_takes_no_status(
+    importing: dict[str, str], wrapped: list[SidecarProcess], tmp_path: Path
+) -> None:
+    status = tmp_path / "status"
+    status.write_text("0")
+    command = hook(tmp_path / "hook.sh", f"(sleep 0.3) & exit $(cat {status})")
+    wrapper = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+    sidecar = SidecarProcess(
+        {**importing, "COMPASS_ON_RENEW_COMMAND": command}, log=tmp_path / "log", wrapper=wrapper
+    )
+    wrapped.append(sidecar)
+    sidecar.ready()
+    wait_until(lambda: told(sidecar, "command", "success") == 1, "the first command")
+    for number, expected in enumerate(["0", "3", "0", "3", "3"]):
+        status.write_text(expected)
+        renew(sidecar)
+        ended = number + 2
+        wait_until(
+            lambda: sum(told(sidecar, "command", each) for each in ("success", "failure")) == ended,  # noqa: B023
+            "the end of a command",
+        )
+    assert (told(sidecar, "command", "success"), told(sidecar, "command", "failure")) == (3, 3)
+    (process,) = children(sidecar.process.pid)
+    wait_until(lambda: not children(process), "the end of all orphans")
+
+
+def children(parent: int) -> list[int]:
+    """Zombies included."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            pid, _, rest = stat.read_text().partition(" (")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(rest.rpartition(") ")[2].split()[1]) == parent:
+            found.append(int(pid))
+    return found
