@@ -23,8 +23,9 @@
     │  │  └─ SubjectRefused        `CSR: Invalid ..`: the subject is stale, ask for it once more
     │  ├─ ConnectorUnauthenticated no identity of ours was accepted, as by a TLS alert on our certificate
     │  │  └─ NotRecognised         the ambiguous empty 400
-    │  └─ ConnectorProtocol        an answer that breaks the contract
-    │     └─ UnusableURL           a URL that can never be called, however long one waits
+    │  ├─ ConnectorProtocol        an answer that breaks the contract
+    │  │  └─ UnusableURL           a URL that can never be called, however long one waits
+    │  └─ UnexpectedFailure        an exception that no adapter knows: internal-error
     ├─ RequestRefused              the local API cannot do this now or for you
     │  ├─ RenewedRecently          retry_after
     │  ├─ Busy
@@ -173,6 +174,12 @@ class ConnectorProtocol(ConnectorError):
 
 class UnusableURL(ConnectorProtocol):
     """The URL can never be called; one that cannot be reached now is ConnectorUnavailable."""
+
+
+class UnexpectedFailure(ConnectorError):
+    """A call ended with an exception that has no place in this tree; it is the cause."""
+
+    code = "internal-error"
 
 
 class RequestRefused(SidecarError):

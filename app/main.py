@@ -122,6 +122,7 @@ def _furnish(settings: Settings, environment: Mapping[str, str], clock: Clock, s
         observe=observe,
         now=clock.now,
     )
+    connector.start()
     keys = KeyMaker(settings.key_size)
     keys.start()
     renewal = Renewal(

@@ -1,65 +1,68 @@
-"""HTTP and TLS to the Connector: a pool of connections per identity, and one limit around a whole call.
+"""HTTP and TLS to one server: a pool of connections per identity, and one limit around a whole call.
 
-What httpx, ssl and the operating system raise while a call is under way comes out as it is:
-`connector.py` translates it.
+The Connector and the webhook have one each. Whatever a call raises becomes an error of the tree, once, by
+`diagnosis.py`.
 """
 
 import asyncio
 import ssl
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import StrEnum
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import httpx
 
 from .. import __version__
-from ..core.answer import is_token
-from ..core.door import ClientPair, Door
+from ..core.door import ClientPair
 from ..core.text import printable
-from ..core.url import URL, parse_https, parse_proxy
-from ..errors import (
-    ConnectorProtocol,
-    ConnectorRejected,
-    ConnectorUnavailable,
-    ConnectorUntrusted,
-    StoreDamaged,
-    UnusableURL,
-)
+from ..core.url import URL, parse_proxy, parse_public
+from ..errors import ConnectorProtocol, ConnectorUnavailable, SidecarError, StoreDamaged, UnusableURL
+from .anchors import Anchors, system_context
+from .diagnosis import Circumstances, Step, translate
+from .worker import Worker
 
 BODY_LIMIT = 1024 * 1024  # a configuration or a signed chain takes about 10 KiB
 # The calls of a renewal follow one another within seconds, and the connection that proved a new pair serves
-# the next one if that comes soon; one that idles longer is what gateways and NATs cut without a word.
+# the next one if that comes soon; gateways and NATs drop idle connections without notice.
 KEEPALIVE_EXPIRY = 15.0
+_OPENING_LIMIT = timedelta(seconds=30)
 _LIMITS = httpx.Limits(max_keepalive_connections=1, keepalive_expiry=KEEPALIVE_EXPIRY)
+_HEADERS = {
+    "Accept": "application/json",
+    "Accept-Encoding": "identity",
+    "Content-Type": "application/json",
+    "User-Agent": f"compass-sidecar/{__version__}",
+}
+_Read = Callable[[httpx.Response], Awaitable[bytes]]
 
-_Stamp = tuple[int, int, int]
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A POST of JSON. `presented` is what diagnoses call the client pair."""
 
-class Step(StrEnum):
-    """What of a call is under way, in this order; a proxy's only if there is one."""
-
-    CONNECT = "connect"  # the name, and TCP to the Connector or its proxy
-    PROXY = "proxy"  # the proxy's own TLS, and the tunnel
-    TLS = "tls"
-    CALL = "call"
+    url: str = field(repr=False)  # a webhook's may hold a secret
+    body: bytes = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    pair: ClientPair | None = None
+    presented: str = "our certificate"
 
 
 @dataclass(slots=True)
 class Progress:
-    """How far a call has come; kept up to date while it runs."""
+    """How far a call has come; kept up to date while it runs. `demanded`: by a proxy that answered 407."""
 
     step: Step = Step.CONNECT
+    demanded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An HTTP answer whose body was read to its end, and when its header arrived by our clock."""
+    """An HTTP answer, and when its header arrived by this machine's clock."""
 
     status: int
     headers: Mapping[str, str]
@@ -71,59 +74,58 @@ class Reply:
 class _Key:
     """What connections may not be shared across."""
 
-    host: str
-    port: int
+    origin: str
     fingerprint: str | None
     proxy: str | None = field(repr=False)  # with its password
+    anchors: tuple[bytes, ...] | None = field(repr=False)
 
 
 @dataclass(slots=True, eq=False)
 class _Pool:
     key: _Key
-    anchors: _Stamp | None
     client: httpx.AsyncClient
     calls: int = 0
     retired: bool = False
 
 
 class Transport:
-    """POSTs to the Connector. A failed call leaves no connection behind; no call is repeated."""
+    """POSTs to one server. A failed call leaves no connection behind; no call is repeated."""
 
     def __init__(
         self,
         *,
-        ca_file: Path | None,
+        anchors: Anchors,
         proxy_for: Callable[[str], str | None],
         timeout: timedelta,
         now: Callable[[], datetime],
+        schemes: tuple[str, ...] = ("https",),
     ) -> None:
-        self._ca_file = ca_file
+        self._anchors = anchors
         self._proxy_for = proxy_for
         self._timeout = timeout
         self._now = now
+        self._schemes = schemes
         self._pools: list[_Pool] = []
         self._building = asyncio.Lock()
+        self._worker = Worker("tls", limit=_OPENING_LIMIT)
 
-    async def post(self, door: Door, body: bytes, progress: Progress) -> Reply:
-        """The answer to a JSON body, whatever its status. `progress` says where it stopped, if it fails.
+    def start(self) -> None:
+        """Make the thread. Raises RuntimeError if there is none to be had."""
+        self._worker.start()
 
-        Raises ConnectorProtocol (too long, compressed, a URL that is none), ConnectorRejected (a token that
-        is none), ConnectorUnavailable (a proxy URL that is none), ConnectorUntrusted (the CA file cannot be
-        used), StoreDamaged (the pair cannot be loaded), TimeoutError, httpx's errors and OSError.
+    async def post(self, request: Request, progress: Progress) -> Reply:
+        """The answer, whatever its status. `progress` says how far the call came, also if it fails.
+
+        Raises ConnectorError, or StoreDamaged for a pair that cannot be loaded.
         """
-        url = _url(door.url)
-        proxy = _proxy(self._proxy_for(door.url))
-        async with asyncio.timeout(self._timeout.total_seconds()):
-            return await self._exchange(url, proxy, door, body, progress)
+        return await self._translated(request, progress, _read)
 
-    def where(self, door: Door, step: Step = Step.CALL) -> str:
-        """Who a call to this door deals with at that step, for people: hosts and ports only."""
-        target, proxy = _url(door.url).where, _proxy(self._proxy_for(door.url))
-        if proxy is None:
-            return target
-        if step is Step.CONNECT:
-            return f"the proxy {proxy.where} on the way to {target}"
-        return f"{target} through the proxy {proxy.where}"
+    async def deliver(self, request: Request) -> None:
+        """POST, and pass over the answer's body. Raises ConnectorError, also for any status but a 2xx."""
+        reply = await self._translated(request, Progress(), _pass_over)
+        if not 200 <= reply.status < 300:
+            where = parse_public(request.url, *self._schemes).where
+            raise ConnectorUnavailable(f"{where} answered with status {reply.status}")
 
     async def retire(self, keep: frozenset[str]) -> None:
         """Close all pools but those of client pairs with these fingerprints; calls under way may end."""
@@ -134,33 +136,54 @@ class Transport:
     async def aclose(self) -> None:
         await self.retire(frozenset())
 
+    async def _translated(self, request: Request, progress: Progress, read: _Read) -> Reply:
+        outer = sys.exception()
+        url = self._url(request.url)
+        proxy = _proxy(self._proxy_for(url.text))
+        try:
+            async with asyncio.timeout(self._timeout.total_seconds()):
+                return await self._exchange(request, url, proxy, progress, read)
+        except SidecarError:
+            raise
+        except Exception as error:
+            circumstances = Circumstances(
+                target=url,
+                proxy=proxy,
+                step=progress.step,
+                limit=self._timeout,
+                now=self._now(),
+                presented=request.presented if request.pair is not None else None,
+                anchors=self._anchors.file,
+                anchors_variable=self._anchors.variable,
+                demanded=progress.demanded,
+            )
+            raise translate(error, circumstances, outer=outer) from error
+
+    def _url(self, text: str) -> URL:
+        try:
+            return parse_public(text, *self._schemes)
+        except ValueError as fault:
+            raise UnusableURL(f"the URL to call {fault}") from None
+
     async def _exchange(
-        self, url: URL, proxy: URL | None, door: Door, body: bytes, progress: Progress
+        self, request: Request, url: URL, proxy: URL | None, progress: Progress, read: _Read
     ) -> Reply:
         opened: list[Any] = []
-
-        async def trace(event: str, info: Mapping[str, Any]) -> None:
-            if event == "connection.connect_tcp.complete":
-                opened.append(info["return_value"])
-                progress.step = Step.TLS if proxy is None else Step.PROXY
-            elif event == "proxy.start_tls.started":
-                progress.step = Step.TLS
-            # While it is the proxy's turn this is the request for a tunnel.
-            elif event == "http11.send_request_headers.started" and progress.step is not Step.PROXY:
-                progress.step = Step.CALL
-
-        headers, extensions = _headers(door), {"trace": trace}
-        pool = await self._pool(url, proxy, door.pair)
+        pool = await self._pool(url, proxy, request.pair)
         pool.calls += 1
         try:
             async with pool.client.stream(
-                "POST", url.text, content=body, headers=headers, extensions=extensions
+                "POST",
+                url.text,
+                content=request.body,
+                headers={**_HEADERS, **request.headers},
+                extensions={"trace": _tracer(progress, opened, tunnelled=proxy is not None)},
             ) as response:
                 at = self._now()
-                return Reply(response.status_code, response.headers, await _read(response), at)
+                return Reply(response.status_code, response.headers, await read(response), at)
         except BaseException:
-            # httpcore 1.0 forgets, and so leaks, a connection whose TLS handshake is cancelled, and through
-            # a proxy keeps it as busy for ever: close what was opened, and go on with a new pool.
+            # httpcore 1.0 forgets, and so leaks, a connection whose TLS handshake is cancelled, and counts
+            # one through a proxy as busy from then on: close what was opened, and take a new pool.
             pool.retired = True
             for stream in opened:
                 await stream.aclose()
@@ -170,18 +193,21 @@ class Transport:
             await self._close_retired()
 
     async def _pool(self, url: URL, proxy: URL | None, pair: ClientPair | None) -> _Pool:
-        fingerprint = pair.fingerprint if pair else None
-        key = _Key(url.host, url.port, fingerprint, proxy.text if proxy else None)
+        key = _Key(
+            f"{url.scheme}://{url.where}",
+            pair.fingerprint if pair else None,
+            proxy.text if proxy else None,
+            await self._anchors.read(),
+        )
         async with self._building:
-            anchors = _stamp(self._ca_file)
             for pool in self._pools:
-                pool.retired = pool.retired or pool.anchors != anchors
+                pool.retired = pool.retired or pool.key.anchors != key.anchors
             for pool in self._pools:
                 if pool.key == key and not pool.retired:
                     return pool
             # In a thread: reading the system's trust store takes 24 ms, importing httpcore as much again.
-            client = await asyncio.to_thread(_open, self._ca_file, pair, proxy)
-            self._pools.append(pool := _Pool(key, anchors, client))
+            client = await self._worker.run(_open, self._anchors, pair, proxy)
+            self._pools.append(pool := _Pool(key, client))
             return pool
 
     async def _close_retired(self) -> None:
@@ -189,13 +215,6 @@ class Transport:
         self._pools = [pool for pool in self._pools if pool not in done]
         for pool in done:
             await pool.client.aclose()
-
-
-def _url(text: str) -> URL:
-    try:
-        return parse_https(text)
-    except ValueError as fault:
-        raise UnusableURL(f"the Connector's URL {fault}") from None
 
 
 def _proxy(text: str | None) -> URL | None:
@@ -210,21 +229,28 @@ def _proxy(text: str | None) -> URL | None:
         ) from None
 
 
-def _headers(door: Door) -> dict[str, str]:
-    headers = {
-        "Accept": "application/json",
-        "Accept-Encoding": "identity",
-        "Content-Type": "application/json",
-        "User-Agent": f"compass-sidecar/{__version__}",
-        # Envoy at the edge overwrites the first and may copy the second (contract, section 1).
-        "x-request-id": door.correlation_id,
-        "x-correlation-id": door.correlation_id,
-    }
-    if door.token is not None:
-        if not is_token(door.token):
-            raise ConnectorRejected("the one-time token has characters that no token has")
-        headers["Connector-Token"] = door.token
-    return headers
+def _tracer(progress: Progress, opened: list[Any], *, tunnelled: bool) -> Callable[..., Awaitable[None]]:
+    """Follows a call through httpcore's trace events, and collects the streams that it opens."""
+
+    async def trace(event: str, info: Mapping[str, Any]) -> None:
+        if event == "connection.connect_tcp.complete":
+            opened.append(info["return_value"])
+            progress.step = Step.PROXY if tunnelled else Step.TLS
+        elif event == "proxy.start_tls.started":
+            progress.step = Step.TLS
+        elif progress.step is Step.PROXY:  # this is about the request for a tunnel
+            if event == "http11.receive_response_headers.complete":
+                progress.demanded = _demanded(info["return_value"][3])
+        elif event == "http11.send_request_headers.started":
+            progress.step = Step.CALL
+
+    return trace
+
+
+def _demanded(headers: list[tuple[bytes, bytes]]) -> tuple[str, ...]:
+    """The authentication schemes of a 407."""
+    challenges = [value for name, value in headers if name.lower() == b"proxy-authenticate"]
+    return tuple(value.decode("latin-1").split()[0].lower() for value in challenges if value.strip())
 
 
 async def _read(response: httpx.Response) -> bytes:
@@ -241,16 +267,20 @@ async def _read(response: httpx.Response) -> bytes:
     return b"".join(chunks)
 
 
-def _open(ca_file: Path | None, pair: ClientPair | None, proxy: URL | None) -> httpx.AsyncClient:
+async def _pass_over(_response: httpx.Response) -> bytes:
+    return b""
+
+
+def _open(anchors: Anchors, pair: ClientPair | None, proxy: URL | None) -> httpx.AsyncClient:
     with suppress(ImportError):  # else imported on the event loop by the first connection, for 30 ms
         import_module("anyio._backends._asyncio")
-    context = _context(ca_file)
+    context = anchors.context()
     if pair is not None:
         _present(context, pair)
-    # Neither the CA file nor the client pair is meant for a proxy.
+    # Neither these anchors nor the client pair are meant for a proxy.
     tunnel = httpx.Proxy(proxy.text) if proxy is not None else None
     if proxy is not None and tunnel is not None and proxy.scheme == "https":
-        tunnel.ssl_context = _context(None)
+        tunnel.ssl_context = system_context()
     return httpx.AsyncClient(
         verify=context,
         proxy=tunnel,
@@ -261,38 +291,6 @@ def _open(ca_file: Path | None, pair: ClientPair | None, proxy: URL | None) -> h
         # A gateway's cookies stay out of later calls.
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
     )
-
-
-def _context(ca_file: Path | None) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if ca_file is None:
-        context.load_default_certs()
-        return context
-    try:
-        context.load_verify_locations(cafile=ca_file)
-    except OSError as error:
-        raise _unusable(ca_file, _fault(error)) from error
-    if not context.cert_store_stats()["x509"]:
-        raise _unusable(ca_file, "no certificate found")
-    # What an operator names is an anchor, even if it is an intermediate or the server's own certificate.
-    context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
-    return context
-
-
-def _stamp(ca_file: Path | None) -> _Stamp | None:
-    """Changes with the file, also if it is behind the symlinks of a mounted Secret."""
-    if ca_file is None:
-        return None
-    try:
-        status = ca_file.stat()
-    except OSError as error:
-        raise _unusable(ca_file, _fault(error)) from error
-    return status.st_mtime_ns, status.st_ino, status.st_size
-
-
-def _unusable(ca_file: Path, fault: str) -> ConnectorUntrusted:
-    return ConnectorUntrusted(f"COMPASS_CONNECTOR_CA_FILE {ca_file} cannot be used: {fault}")
 
 
 def _present(context: ssl.SSLContext, pair: ClientPair) -> None:

@@ -19,11 +19,11 @@ from ..adapters import files
 from ..adapters.clock import Clock
 from ..adapters.connector import Connector, Observation
 from ..adapters.credential_files import CredentialFiles
+from ..adapters.diagnosis import Step
 from ..adapters.filestore import Store
 from ..adapters.inputs import OperatorInputs
 from ..adapters.journal import Event, Journal
 from ..adapters.reader import Reader
-from ..adapters.transport import Step
 from ..core.chain import EARLY_TOLERANCE
 from ..core.credential import Chain, Credential, display_name
 from ..core.door import ClientPair, Door
@@ -231,7 +231,7 @@ class _Examination:
         )
         try:
             with _pair_of(held) as pair:
-                await connector.probe(Door(url, str(uuid4()), pair=pair))
+                await connector.confirm(Door(url, str(uuid4()), pair=pair))
         except SidecarError as error:
             return error
         finally:

@@ -34,43 +34,49 @@ _DATE_LIMIT = 64
 # Answers of what stands in front of the look at who calls, redirects aside.
 _IN_FRONT = frozenset({401, 403, 404, 408, 429})
 _UNAVAILABLE = {
-    401: "a proxy or gateway in front of it asks for credentials of its own",
-    403: "a policy in front of it refuses the call, for its operator to look at",
-    404: "a wrong host or path in its URL, or its gateway is just loading its rules",
-    408: "it gave up waiting for our request",
-    429: "its limit of calls, shared with all its other clients, is used up",
-    500: "its gateway could not look us up; a one-time token may be spent",
-    502: "its gateway cannot reach the Connector, or when signing its audit log",
-    503: "overloaded, restarting or too slow inside",
-    504: "too slow inside",
+    401: "a proxy or gateway in front of it demands credentials of its own",
+    403: "a policy in front of it denies the call; its operator has to allow it",
+    404: "its URL has a wrong host or path, or its gateway is reloading its rules",
+    408: "the request did not arrive in time",
+    429: "the rate limit that all its clients share is exhausted",
+    500: "its gateway could not look up the caller; a one-time token may be spent",
+    502: "its gateway cannot reach the Connector or, for a signature, the audit log",
+    503: "it is overloaded, restarting or too slow inside",
+    504: "it is too slow inside",
 }
 
-_OTHER_SUBJECT = "it refuses the very subject that it told us to ask for, which its operator has to look at"
-# First that is contained in the message. `Error while decoding pem block` stands for a bad CSR and for
-# a broken CA secret alike; our CSR is always PEM, so it is the secret.
+_OTHER_SUBJECT = "it rejected the subject that it had assigned; contact the Compass operator"
+_NO_IDENTITY = "no identity of the caller reached the Connector"
+_BROKEN_CONTEXT = "the authentication in front of the Connector is broken"
+_BROKEN_CA = "its CA secret is broken"
+_UNREADABLE_CSR = "it cannot read the CSR"
+# The first row that the message contains counts. On top are rows whose messages quote others, and special
+# cases of rows below. `Error while decoding pem block` means a bad CSR or a broken CA secret; the CSR is
+# always PEM, so it is the secret.
 _MESSAGES: tuple[tuple[str, type[ConnectorError], str], ...] = (
-    ("Failed to authenticate request", ConnectorUnauthenticated, "no identity of ours reached it"),
-    ("Failed to authenticate with token", ConnectorUnauthenticated, "no identity of ours reached it"),
-    ("Failed to authenticate with certificate", ConnectorRejected, "it wants a client certificate"),
-    ("No token generation for consumer type", ConnectorRejected, "we are no application and no runtime"),
+    (
+        "No token generation for consumer type",
+        ConnectorRejected,
+        "it serves applications and runtimes only, and this identity is neither",
+    ),
+    ("Failed to get one-time token", ConnectorUnavailable, "the Director behind it failed"),
+    ("Failed to add hash to revocation list", ConnectorUnavailable, "it cannot write its revocation list"),
+    ("consumer type not found", ConnectorUnavailable, _BROKEN_CONTEXT),
+    ("tenant not found", ConnectorUnavailable, _BROKEN_CONTEXT),
+    ("Failed to authenticate request", ConnectorUnauthenticated, _NO_IDENTITY),
+    ("Failed to authenticate with token", ConnectorUnauthenticated, _NO_IDENTITY),
+    ("Failed to authenticate with certificate", ConnectorRejected, "it requires a client certificate"),
     ("CSR: Invalid ", SubjectRefused, _OTHER_SUBJECT),
     ("CSR: No ", SubjectRefused, _OTHER_SUBJECT),
     ("Certificate data not found in the cache", ConnectorUnavailable, "its CA is not loaded"),
-    ("Error while decoding pem block", ConnectorUnavailable, "its CA secret is broken"),
-    ("Error while parsing certificate", ConnectorUnavailable, "its CA secret is broken"),
-    ("Error while parsing private key", ConnectorUnavailable, "its CA secret is broken"),
+    ("Error while decoding pem block", ConnectorUnavailable, _BROKEN_CA),
+    ("Error while parsing certificate", ConnectorUnavailable, _BROKEN_CA),
+    ("Error while parsing private key", ConnectorUnavailable, _BROKEN_CA),
+    ("PrivateKey doesn't match parent's PublicKey", ConnectorUnavailable, _BROKEN_CA),
     ("does not match private key type", ConnectorRejected, "it does not sign keys of this kind"),
-    ("Error while decoding Certificate Signing Request", ConnectorRejected, "it cannot read our CSR"),
-    ("Error while parsing CSR", ConnectorRejected, "it cannot read our CSR"),
-    ("CSR signature invalid", ConnectorRejected, "it does not accept our CSR's signature"),
-    ("Failed to get one-time token", ConnectorUnavailable, "the Director behind it fails"),
-    ("consumer type not found", ConnectorUnavailable, "what authenticates us in front of it is broken"),
-    ("tenant not found", ConnectorUnavailable, "what authenticates us in front of it is broken"),
-    (
-        "Failed to add hash to revocation list",
-        ConnectorUnavailable,
-        "its list of revocations is not writable",
-    ),
+    ("Error while decoding Certificate Signing Request", ConnectorRejected, _UNREADABLE_CSR),
+    ("Error while parsing CSR", ConnectorRejected, _UNREADABLE_CSR),
+    ("CSR signature invalid", ConnectorRejected, "it does not accept the CSR's signature"),
     ("internal system error", ConnectorUnavailable, "it crashed inside"),
 )
 
@@ -122,14 +128,16 @@ def _header(headers: Mapping[str, str], name: str) -> str | None:
     return next((value for key, value in headers.items() if key.lower() == name), None)
 
 
-def read_answer(status: int, headers: Mapping[str, str], body: bytes) -> Mapping[str, Any]:
+def read_answer(status: int, headers: Mapping[str, str], body: bytes, *, causes: str) -> Mapping[str, Any]:
     """`data` of a good answer, whose `result` (of a probe: `__typename`) is not null.
+
+    `causes` are those of an empty 400, which depend on the call.
 
     Raises ConnectorUnavailable, ConnectorUnauthenticated, ConnectorRejected, SubjectRefused or
     ConnectorProtocol by the tables of contract section 2.
     """
     if status != 200:
-        refusal = _refusal(status, headers, body)
+        refusal = _refusal(status, headers, body, causes)
         refusal.arrived = _arrived(status, body)
         raise refusal
     answer = _parse(body)
@@ -141,15 +149,11 @@ def read_answer(status: int, headers: Mapping[str, str], body: bytes) -> Mapping
     return data
 
 
-def _refusal(status: int, headers: Mapping[str, str], body: bytes) -> ConnectorError:
+def _refusal(status: int, headers: Mapping[str, str], body: bytes, causes: str) -> ConnectorError:
     text = printable(body.decode("utf-8", "replace"))
     answered = f"the Connector answered {status}" + (f" ({text})" if text else "")
     if status == 400 and not text:
-        return NotRecognised(
-            "the Connector did not recognise us (400 without a word): certificate revoked, application "
-            "deregistered, one-time token unknown, used or expired, or only the Director behind it failing; "
-            "if it lasts, only a new one-time token helps"
-        )
+        return NotRecognised(f"the Connector did not recognise the sidecar (400 without a body): {causes}")
     if 300 <= status < 400:
         return ConnectorProtocol(f"{answered}: redirects are not followed")
     if status in _UNAVAILABLE:
@@ -205,7 +209,7 @@ def _graphql_error(errors: object) -> ConnectorError:
     for message in filter(None, messages):
         for part, kind, meaning in _MESSAGES:
             if part in message:
-                return kind(f"the Connector answered with an error, {meaning}: {printable(message)}")
+                return kind(f"the Connector answered with an error: {meaning}: {printable(message)}")
     for message in filter(None, messages):
         return ConnectorRejected(f"the Connector answered with an error: {printable(message)}")
     return ConnectorProtocol("the Connector's answer has errors without a message")

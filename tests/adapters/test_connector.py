@@ -16,18 +16,12 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from compass_sidecar import __version__
-from compass_sidecar.adapters.connector import (
-    FOREIGN,
-    OPERATIONS,
-    Circumstances,
-    Connector,
-    Observation,
-    translate,
-)
-from compass_sidecar.adapters.transport import Step
+from compass_sidecar.adapters.connector import OPERATIONS, Connector, Observation
+from compass_sidecar.adapters.diagnosis import Circumstances, Step, translate
 from compass_sidecar.core.credential import Credential
 from compass_sidecar.core.door import ClientPair, Door
 from compass_sidecar.core.token import Fate, fate_after
+from compass_sidecar.core.url import parse_https
 from compass_sidecar.errors import (
     ConnectorError,
     ConnectorProtocol,
@@ -39,6 +33,7 @@ from compass_sidecar.errors import (
     NotRecognised,
     SidecarError,
     StoreDamaged,
+    UnexpectedFailure,
 )
 from tests.support.authority import NOW, Authority, key_pem, rsa_key
 from tests.support.scripted_server import (
@@ -151,6 +146,31 @@ async def failure(call: Any) -> SidecarError:
 
 async def idle(server: ScriptedServer | ConnectProxy) -> bool:
     return await asyncio.to_thread(server.idle)
+
+
+# --- the empty 400
+
+
+EMPTY_400 = {
+    "the certificate may be revoked": ("configuration", "sign", "confirm", "revoke"),
+    "the new certificate may not be accepted yet": ("probe",),
+    "the one-time token may be unknown, used or expired": ("configuration with a token", "sign with a token"),
+}
+
+
+@pytest.mark.parametrize("operation", [each for operations in EMPTY_400.values() for each in operations])
+async def test_an_empty_400_has_the_possible_causes_of_what_was_presented(
+    world: World, mutual: ScriptedServer, server: ScriptedServer, operation: str
+) -> None:
+    connector, (name, _, token) = world.connector(), operation.partition(" ")
+    at = door(server, token=TOKEN) if token else door(mutual, pair=world.pair(CLIENTS.credential()))
+    server.answers = mutual.answers = [reply(status=400)]
+    error = await failure(getattr(connector, name)(at, *([b"csr"] if name == "sign" else [])))
+    assert isinstance(error, NotRecognised)
+    assert "or the Director behind the Connector may have failed" in error.detail
+    for cause, operations in EMPTY_400.items():
+        assert (cause in error.detail) is (operation in operations)
+    assert ("revoked" in error.detail) is (operation in EMPTY_400["the certificate may be revoked"])
 
 
 # --- what is known of a token after a failed call
@@ -435,6 +455,20 @@ async def test_a_ca_file_replaced_while_running_counts_at_once(world: World, ser
     await connector.probe(door(server))
 
 
+@pytest.mark.parametrize("broken", ["missing", "empty", "a folder"])
+async def test_a_ca_file_that_breaks_while_running_leaves_the_last_anchors_in_use(
+    world: World, server: ScriptedServer, broken: str
+) -> None:
+    connector = world.connector()
+    await connector.probe(door(server))
+    world.ca_file.unlink()
+    if broken == "empty":
+        world.ca_file.touch()
+    elif broken == "a folder":
+        world.ca_file.mkdir()
+    await connector.probe(door(server))
+
+
 @pytest.mark.parametrize("content", [b"", b"no PEM", key_pem(rsa_key()), SERVERS.pem[:200]])
 async def test_a_ca_file_without_a_certificate_is_named(
     world: World, server: ScriptedServer, content: bytes
@@ -448,7 +482,7 @@ async def test_a_ca_file_without_a_certificate_is_named(
 async def test_a_missing_ca_file_is_named(world: World, server: ScriptedServer) -> None:
     error = await failure(world.connector(ca_file=world.folder / "nowhere").probe(door(server)))
     assert isinstance(error, ConnectorUntrusted)
-    assert "nowhere cannot be used: No such file or directory" in error.detail
+    assert "nowhere cannot be used: no such file or directory" in error.detail
     assert isinstance(
         await failure(world.connector(ca_file=world.folder).probe(door(server))), ConnectorUntrusted
     )
@@ -639,7 +673,7 @@ SLOW = {
     Step.CONNECT: "no connection to",
     Step.PROXY: "no tunnel to",
     Step.TLS: "no TLS with",
-    Step.CALL: "no full answer from",
+    Step.CALL: "no complete answer from",
 }
 
 
@@ -873,6 +907,7 @@ async def test_each_operation_is_observed_under_its_name(world: World, server: S
     for call in (connector.configuration(here), connector.sign(here, b"csr"), connector.revoke(here)):
         await failure(call)
     await connector.probe(here)
+    await connector.confirm(here)
     assert sorted(observed.operation for observed in world.observed) == sorted(OPERATIONS)
 
 
@@ -895,12 +930,17 @@ KINDS: dict[type[Exception], type[ConnectorError]] = {
     httpx.DecodingError: ConnectorProtocol,
     httpx.TooManyRedirects: ConnectorProtocol,
     httpx.InvalidURL: ConnectorProtocol,
+    httpx.StreamError: UnexpectedFailure,
     ConnectionResetError: ConnectorUnavailable,
     ssl.SSLError: ConnectorProtocol,
     ssl.SSLCertVerificationError: ConnectorUntrusted,
     ssl.SSLEOFError: ConnectorUnavailable,
     TimeoutError: ConnectorTimeout,
     UnicodeError: ConnectorProtocol,
+    MemoryError: ConnectorUnavailable,
+    ValueError: UnexpectedFailure,
+    KeyError: UnexpectedFailure,
+    RuntimeError: UnexpectedFailure,
 }
 
 
@@ -913,11 +953,23 @@ async def test_every_error_of_httpx_is_mapped() -> None:
     assert leaves(httpx.RequestError) | {httpx.InvalidURL} <= KINDS.keys()
 
 
+def circumstances(**changes: Any) -> Circumstances:
+    usual = {"proxy": None, "step": Step.CALL, "limit": timedelta(seconds=5), "now": NOW}
+    return Circumstances(**{"target": parse_https("https://host/g"), **usual, **changes})
+
+
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_foreign_error_becomes_one_of_the_tree(kind: type[Exception]) -> None:
-    error = kind("what it said")
-    assert isinstance(error, FOREIGN)
-    assert type(translate(error, Circumstances(where="host", mutual=True))) is KINDS[kind]
+async def test_any_exception_becomes_an_error_of_the_tree_and_shows_no_header(kind: type[Exception]) -> None:
+    error = translate(kind("Connector-Token: hunter2"), circumstances())
+    assert type(error) is KINDS[kind]
+    said_by_the_peer = (ssl.SSLError, httpx.ProxyError, httpx.RemoteProtocolError)
+    assert "hunter2" not in error.detail or issubclass(kind, said_by_the_peer)
+
+
+async def test_a_thread_that_cannot_be_started_is_a_failure_that_passes() -> None:
+    error = translate(RuntimeError("can't start new thread"), circumstances())
+    assert type(error) is ConnectorUnavailable
+    assert "no memory or no thread left" in error.detail
 
 
 async def test_what_the_caller_was_handling_is_not_part_of_a_call(world: World) -> None:

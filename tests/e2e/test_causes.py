@@ -194,19 +194,19 @@ CAUSES: dict[Callable[[Scene], SidecarProcess], Words] = {
     ),
     no_ca_file: Words(
         "TLS",
-        check=("COMPASS_CONNECTOR_CA_FILE", "ca.pem cannot be used: no certificate"),
-        error=("COMPASS_CONNECTOR_CA_FILE", "ca.pem cannot be used: no certificate"),
+        check=("COMPASS_CONNECTOR_CA_FILE", "ca.pem cannot be used: it has no certificate"),
+        error=("COMPASS_CONNECTOR_CA_FILE", "ca.pem cannot be used: it has no certificate"),
         unchecked=("connection", "Connector"),
     ),
     revoked: Words(
         "Connector",
-        check=("did not recognise us", "certificate revoked", "only a new one-time token helps"),
-        error=("did not recognise us", "certificate revoked", "only a new one-time token helps"),
+        check=("did not recognise", "certificate may be revoked", "only a new one-time token helps"),
+        error=("did not recognise", "certificate may be revoked", "only a new one-time token helps"),
     ),
     expired: Words(
         "credential",
         check=("expired at 20", "request a one-time token in Compass, then `compass-sidecar connect"),
-        error=("our certificate has expired, and only a new one-time token helps",),
+        error=("regards our certificate as expired", "only a new one-time token helps"),
         reasons=("credential-expired",),
     ),
     store_full: Words(
@@ -226,8 +226,8 @@ CAUSES: dict[Callable[[Scene], SidecarProcess], Words] = {
     ),
     clock_behind: Words(
         "TLS",
-        check=("certificate is not yet valid: our clock says 20", "else set our clock"),
-        error=("certificate is not yet valid: our clock says 20", "else set our clock"),
+        check=("certificate is not yet valid: this machine's clock says 20", "else set the clock"),
+        error=("certificate is not yet valid: this machine's clock says 20", "else set the clock"),
     ),
     no_such_name: Words(
         "name resolution",
@@ -243,24 +243,24 @@ CAUSES: dict[Callable[[Scene], SidecarProcess], Words] = {
     ),
     subject_refused: Words(
         "last renewal",
-        check=("connector-rejected", "refuses the very subject that it told us to ask for"),
-        error=("refuses the very subject that it told us to ask for", "its operator has to look at"),
+        check=("connector-rejected", "it rejected the subject that it had assigned"),
+        error=("it rejected the subject that it had assigned", "contact the Compass operator"),
     ),
     proxy_forbids: Words(
         "proxy",
-        check=("the proxy answered 403", "does not let us through to this host", "NO_PROXY"),
-        error=("the proxy answered 403", "does not let us through to this host", "NO_PROXY"),
+        check=("the proxy answered 403", "it does not allow this host", "NO_PROXY"),
+        error=("the proxy answered 403", "it does not allow this host", "NO_PROXY"),
         unchecked=("connection", "TLS", "Connector"),
     ),
     proxy_wants_a_password: Words(
         "proxy",
-        check=("the proxy answered 407", "it wants a user name and a password", "COMPASS_CONNECTOR_PROXY"),
-        error=("the proxy answered 407", "it wants a user name and a password", "COMPASS_CONNECTOR_PROXY"),
+        check=("the proxy answered 407", "it does not accept the user name and the password"),
+        error=("the proxy answered 407", "it does not accept the user name and the password"),
     ),
     proxy_hangs: Words(
         "proxy",
-        check=("within 2 s: the proxy took our request and does not answer it",),
-        error=("within 2 s: the proxy took our request and does not answer it",),
+        check=("within 2 s: the proxy accepted the connection and sent nothing",),
+        error=("within 2 s: the proxy accepted the connection and sent nothing",),
     ),
     proxy_gone: Words(
         "proxy",

@@ -1,0 +1,79 @@
+"""Trust anchors for a server's certificate: the PEM file that an operator names, or the system's store."""
+
+import base64
+import re
+import ssl
+from pathlib import Path
+
+from ..errors import ConnectorUntrusted
+from . import files
+from .reader import Reader
+
+
+class Anchors:
+    """The file is read again before each call. While it cannot be used, the anchors read last stay in use,
+    and `problem` says what is wrong with it."""
+
+    def __init__(self, variable: str, file: Path | None) -> None:
+        self.variable = variable
+        self.file = file
+        self.problem: str | None = None
+        self._certificates: tuple[bytes, ...] | None = None
+        self._reader = Reader("anchors")
+
+    async def read(self) -> tuple[bytes, ...] | None:
+        """The certificates in use from now on, as DER; None for the system's. Never raises."""
+        if self.file is None:
+            return None
+        try:
+            self._certificates, self.problem = await self._reader.run(_read, self.file), None
+        except OSError as error:
+            self._blame(files.reason(error))
+        except ValueError as error:
+            self._blame(str(error))
+        return self._certificates
+
+    def context(self) -> ssl.SSLContext:
+        """A context that trusts them alone. Blocks. Raises ConnectorUntrusted if there are none."""
+        if self.file is None:
+            return system_context()
+        if self._certificates is None:
+            raise ConnectorUntrusted(self.problem or f"{self.variable} was not read yet")
+        context = _context()
+        context.load_verify_locations(cadata=b"".join(self._certificates))
+        # What an operator names is an anchor, even if it is an intermediate or the server's own certificate.
+        context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+        return context
+
+    def _blame(self, fault: str) -> None:
+        self.problem = f"{self.variable} {self.file} cannot be used: {fault}"
+
+
+def _read(file: Path) -> tuple[bytes, ...]:
+    """The certificates that OpenSSL loads. Raises OSError, or ValueError if there is none."""
+    found = re.findall(rb"-----BEGIN CERTIFICATE-----(.+?)-----END", files.read_named(file), re.DOTALL)
+    usable = tuple(der for der in (base64.b64decode(each) for each in found) if _is_loaded(der))
+    if not usable:
+        raise ValueError("it has no certificate that OpenSSL loads" if found else "it has no certificate")
+    return usable
+
+
+def _is_loaded(der: bytes) -> bool:
+    try:
+        _context().load_verify_locations(cadata=der)
+    except (ssl.SSLError, ValueError):
+        return False
+    return True
+
+
+def system_context() -> ssl.SSLContext:
+    """A context that trusts what the system trusts. Blocks for 24 ms."""
+    context = _context()
+    context.load_default_certs()
+    return context
+
+
+def _context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
