@@ -205,6 +205,7 @@ def _webhook(settings: Settings, clock: Clock) -> Webhook | None:
     secret = settings.notify_webhook_secret
     return Webhook(
         settings.notify_webhook,
+        name=settings.name or socket.gethostname(),
         secret=secret.get_secret_value() if secret is not None else None,
         sleep=clock.sleep,
     )

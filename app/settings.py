@@ -27,6 +27,7 @@ from .errors import RequestRefused, SettingsError
 
 SYSTEM_STORE_DIR = Path("/var/lib/compass-sidecar")
 _HANDED_TO_COMMANDS = {"COMPASS_EVENT", "COMPASS_FINGERPRINT", "COMPASS_NOT_AFTER"}
+_LONGEST_NAME = 253  # of a host
 _SOCKET_PATH_LIMIT = 107  # sun_path of Linux without its final NUL
 _NAME_AND_PORT = re.compile(r"(\[.+\]|[^:]+):([0-9]+)")
 _KUBERNETES_NAME = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT\w*|PORT_[0-9]+_(TCP|UDP|SCTP)\w*)", re.ASCII)
@@ -77,6 +78,12 @@ def _webhook(text: str) -> str:
 
 def _proxy(text: str) -> str:
     return parse_proxy(text).text
+
+
+def _name(text: str) -> str:
+    if not (text.isprintable() and len(text) <= _LONGEST_NAME):
+        raise ValueError(f"should be 1 to {_LONGEST_NAME} printable characters")
+    return text
 
 
 def _header(text: str) -> str:
@@ -134,6 +141,7 @@ TokenConnectorURL = Annotated[str | None, _text(_token_connector_url)]
 Webhook = Annotated[str | None, _text(_webhook)]
 Proxy = Annotated[SecretStr | None, _text(_proxy)]
 APIToken = Annotated[SecretStr | None, _text(_api_token)]
+Name = Annotated[str | None, _text(_name)]
 Command = Annotated[tuple[str, ...] | None, _text(_command)]
 SocketPath = Annotated[Path | None, _text(_socket_path)]
 Level = Annotated[Literal["debug", "info", "warning", "error", "critical"], _text(str.lower)]
@@ -197,6 +205,11 @@ class Settings(BaseModel):
     )
     publish_group: GroupID | None = _row(
         None, "Numeric gid that may read the published key and use the socket."
+    )
+    name: Name = _row(
+        None,
+        f"Names this sidecar in what it sends to the webhook; 1 to {_LONGEST_NAME} printable characters.",
+        shown="the host's name",
     )
     key_size: KeySize = _row(4096, "RSA modulus bits: 2048, 3072 or 4096.")
     renewal_window_ratio: Annotated[Ratio, Field(gt=0)] = _row(

@@ -57,6 +57,7 @@ def test_nothing_set_gives_the_defaults_of_the_table() -> None:
         "store_dir": Path("/var/lib/compass-sidecar"),
         "publish_dir": None,
         "publish_group": None,
+        "name": None,
         "key_size": 4096,
         "renewal_window_ratio": 0.333,
         "renewal_jitter_ratio": 0.25,
@@ -92,6 +93,8 @@ GOOD = [
     ("STORE_DIR", "store", "store_dir", Path("store")),
     ("STORE_DIR", "/\udcff", "store_dir", Path("/\udcff")),
     ("PUBLISH_DIR", "/shared", "publish_dir", Path("/shared")),
+    ("NAME", "Größe 1", "name", "Größe 1"),
+    ("NAME", "n" * 253, "name", "n" * 253),
     ("KEY_SIZE", "2048", "key_size", 2048),
     ("KEY_SIZE", "3072", "key_size", 3072),
     ("RENEWAL_WINDOW_RATIO", "0.999", "renewal_window_ratio", 0.999),
@@ -125,6 +128,9 @@ def test_a_boolean_is_written_as_people_do(text: str) -> None:
 
 
 BAD = [
+    ("NAME", "n" * 254, "should be 1 to 253 printable characters"),
+    ("NAME", "two\nlines", "should be 1 to 253 printable characters"),
+    ("NAME", "right\u202eleft", "should be 1 to 253 printable characters"),
     ("CONNECTOR_URL", "http://host/", "should begin with https://"),
     ("CONNECTOR_URL", "gateway.example.org", "should begin with https://"),
     ("CONNECTOR_URL", "https:///graphql", "should name a host"),
@@ -675,7 +681,7 @@ def test_the_environment_of_the_process_is_not_looked_at(monkeypatch: pytest.Mon
 
 def test_every_variable_is_described_by_one_sentence() -> None:
     rows = describe()
-    assert len({row.name for row in rows}) == len(rows) == 31
+    assert len({row.name for row in rows}) == len(rows) == 32
     assert all(row.meaning.endswith(".") and row.default for row in rows)
 
 

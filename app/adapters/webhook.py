@@ -24,9 +24,10 @@ class Webhook:
     latest_only = False
 
     def __init__(
-        self, url: str, *, secret: str | None, sleep: Callable[[timedelta], Awaitable[None]]
+        self, url: str, *, name: str, secret: str | None, sleep: Callable[[timedelta], Awaitable[None]]
     ) -> None:
         self._url = url
+        self._name = name
         self._secret = secret
         self._sleep = sleep
 
@@ -35,7 +36,7 @@ class Webhook:
 
     async def deliver(self, notice: Notice) -> None:
         """Raises NotificationError once the receiver has refused for two minutes."""
-        body = _body(notice)
+        body = self._body(notice)
         headers = {"Content-Type": "application/json", **self._signature(body)}
         reason = ""
         for pause in (*_PAUSES, None):
@@ -45,6 +46,19 @@ class Webhook:
             if pause is not None:
                 await self._sleep(pause)
         raise NotificationError(f"the webhook was given up: {reason}")
+
+    def _body(self, notice: Notice) -> bytes:
+        content = {
+            "id": notice.id,
+            "event": notice.event,
+            "at": _text(notice.at),
+            "name": self._name,
+            "fingerprint_sha256": notice.fingerprint,
+            "not_before": _text(notice.not_before),
+            "not_after": _text(notice.not_after),
+            "detail": notice.detail,
+        }
+        return json.dumps(content).encode()
 
     def _signature(self, body: bytes) -> Mapping[str, str]:
         if self._secret is None:
@@ -65,19 +79,6 @@ class Webhook:
                 return "" if answer.is_success else f"status {answer.status_code}"
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             return type(error).__name__
-
-
-def _body(notice: Notice) -> bytes:
-    content = {
-        "id": notice.id,
-        "event": notice.event,
-        "at": _text(notice.at),
-        "fingerprint_sha256": notice.fingerprint,
-        "not_before": _text(notice.not_before),
-        "not_after": _text(notice.not_after),
-        "detail": notice.detail,
-    }
-    return json.dumps(content).encode()
 
 
 def _text(moment: datetime | None) -> str | None:

@@ -437,14 +437,14 @@ async def at_once(_: timedelta) -> None:
 
 async def test_the_webhook_gets_every_event_signed(tmp_path: Path) -> None:
     with receiver(lambda _: 204) as (url, got):
-        async with telling(tmp_path, webhook=Webhook(url, secret="s3cret", sleep=at_once)) as now:
+        async with telling(tmp_path, webhook=Webhook(url, name="n", secret="s3cret", sleep=at_once)) as now:
             now.notifier.notify("expiring", GENERATION, detail="soon")
             await now.ended(1)
     ((headers, body),) = got
     expected = hmac.new(b"s3cret", body, hashlib.sha256).hexdigest()
     assert headers["compass-signature"] == f"sha256={expected}"
     content = json.loads(body)
-    assert (content["event"], content["detail"]) == ("expiring", "soon")
+    assert (content["event"], content["detail"], content["name"]) == ("expiring", "soon", "n")
     assert content["id"]
     assert content["fingerprint_sha256"] == GENERATION.chain.fingerprint
     assert content["at"].endswith("Z")
@@ -452,7 +452,7 @@ async def test_the_webhook_gets_every_event_signed(tmp_path: Path) -> None:
 
 async def test_the_webhook_is_tried_again_and_follows_no_redirect(tmp_path: Path) -> None:
     with receiver(lambda number: {1: 503, 2: 302}.get(number, 200)) as (url, got):
-        async with telling(tmp_path, webhook=Webhook(url, secret=None, sleep=at_once)) as now:
+        async with telling(tmp_path, webhook=Webhook(url, name="n", secret=None, sleep=at_once)) as now:
             now.notifier.announce(GENERATION)
             assert await now.ended(1) == [("webhook", None)]
     assert len(got) == 3
@@ -460,11 +460,11 @@ async def test_the_webhook_is_tried_again_and_follows_no_redirect(tmp_path: Path
 
 
 async def test_a_webhook_that_is_gone_is_given_up(tmp_path: Path) -> None:
-    webhook = Webhook("http://127.0.0.1:1/hook", secret=None, sleep=at_once)
+    webhook = Webhook("http://127.0.0.1:1/hook", name="n", secret=None, sleep=at_once)
     async with telling(tmp_path, webhook=webhook) as now:
         now.notifier.notify("connect-needed", None)
         assert await now.ended(1) == [("webhook", "the webhook was given up: ConnectError")]
 
 
 def test_secrets_are_in_no_repr() -> None:
-    assert "s3cret" not in repr(Webhook("http://u:s3cret@h/", secret="s3cret", sleep=at_once))
+    assert "s3cret" not in repr(Webhook("http://u:s3cret@h/", name="n", secret="s3cret", sleep=at_once))

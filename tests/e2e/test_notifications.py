@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -143,6 +144,16 @@ def test_a_webhook_that_was_cut_off_is_sent_again_with_the_same_id(start: Start)
     bodies = [json.loads(body) for _, body in got]
     assert {each["event"] for each in bodies} == {"imported"}
     assert len({each["id"] for each in bodies}) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [({}, socket.gethostname()), ({"name": "Größe 1"}, "Größe 1")]
+)
+def test_a_webhook_names_the_sidecar(start: Start, given: dict[str, str], expected: str) -> None:
+    with receiver(lambda _: 200) as (url, got):
+        start(notify_webhook=url, **given)
+        wait_until(lambda: got, "the webhook")
+    assert json.loads(got[0][1])["name"] == expected
 
 
 @pytest.fixture
