@@ -55,39 +55,16 @@ def serve() -> int:
         resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
     # A start allocates much and frees nothing: collecting meanwhile costs a fifth of it. `run` enables it.
     gc.disable()
-    import logging  # noqa: PLC0415 - as above
+    from .main import serve_until_signal  # noqa: PLC0415 - the other commands need no server
 
-    import uvloop  # noqa: PLC0415 - the other commands need no server
-
-    from .adapters.logs import ForPeople, JSONLines, configure_logging  # noqa: PLC0415
-    from .adapters.reader import Reader  # noqa: PLC0415
-    from .errors import SettingsError, SidecarError  # noqa: PLC0415
-    from .main import run  # noqa: PLC0415
-    from .settings import Settings, find_store_dir  # noqa: PLC0415
-
-    try:
-        read = Reader("settings").read
-        settings = Settings.from_environment(os.environ, read=read, default_store_dir=find_store_dir())
-        terminal = sys.stderr.isatty()
-        if (settings.log_format or ("console" if terminal else "json")) == "json":
-            formatter: logging.Formatter = JSONLines()
-        else:
-            formatter = ForPeople(color=terminal and not os.environ.get("NO_COLOR"))
-        configure_logging(level=settings.log_level, formatter=formatter)
-        uvloop.run(run(settings, os.environ))
-    except SettingsError as error:
-        for problem in error.problems:
-            print(f"compass-sidecar: {problem}", file=sys.stderr)  # noqa: T201
-        return 2
-    except SidecarError as error:
-        print(f"compass-sidecar: {error.detail}", file=sys.stderr)  # noqa: T201
-        return 1
-    return 0
+    return serve_until_signal(os.environ)
 
 
 def _leave(*_: object) -> None:
     """Until the server listens, and handles signals itself. What the store does bears being killed; and
     as a container's process 1 we would outlive a signal that nobody handles."""
+    if "logging" in sys.modules:
+        sys.modules["logging"].shutdown()
     os._exit(0)
 
 

@@ -7,12 +7,16 @@ import os
 import random
 import socket
 import sys
+import traceback
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from typing import NoReturn
+
+import uvloop
 
 from . import __version__
 from .adapters.clock import Clock
@@ -23,9 +27,12 @@ from .adapters.filestore import Store
 from .adapters.inputs import OperatorInputs
 from .adapters.journal import Journal
 from .adapters.keys import KeyMaker
+from .adapters.logs import ForPeople, JSONLines, StderrHandler, configure_logging
 from .adapters.metrics import Metrics
 from .adapters.notifier import Channel, Notifier, Task
 from .adapters.publisher import Publisher
+from .adapters.reader import Reader
+from .adapters.stderr import say
 from .adapters.webhook import Webhook
 from .adapters.worker import Worker
 from .api.access import Access
@@ -37,8 +44,8 @@ from .engine.events import EventLog
 from .engine.renewal import Plan, Renewal
 from .engine.sidecar import Scheduler
 from .engine.supervision import Supervisor
-from .errors import NotificationError
-from .settings import Settings
+from .errors import NotificationError, SettingsError, SidecarError
+from .settings import Settings, find_store_dir
 
 _log = logging.getLogger("compass_sidecar.main")
 # SIGTERM ends the process within five seconds, and the server needs some of them.
@@ -230,7 +237,52 @@ def _warn(code: str, detail: str) -> None:
     _log.warning(code, extra={"detail": detail})
 
 
-async def run(settings: Settings, environment: Mapping[str, str]) -> None:
+def serve_until_signal(environment: Mapping[str, str]) -> int:
+    """Run the sidecar. The exit status is 2 if the configuration cannot be used, 1 if the store cannot be."""
+    try:
+        settings = Settings.from_environment(
+            environment, read=Reader("settings").read, default_store_dir=find_store_dir()
+        )
+    except SettingsError as error:
+        return _fail(error)
+    log = _configure_logging(settings, environment)
+    return uvloop.run(_run_to_the_end(settings, environment, log))
+
+
+async def _run_to_the_end(settings: Settings, environment: Mapping[str, str], log: StderrHandler) -> NoReturn:
+    """Ends the process itself: the event loop would wait for a thread that hangs in a name lookup."""
+    status = 0
+    try:
+        await run(settings, environment, lines_dropped=lambda: log.dropped)
+    except SidecarError as error:
+        log.close()
+        status = _fail(error)
+    except Exception:  # noqa: BLE001 - a mistake in the sidecar, which the log has no event for
+        log.close()
+        say(traceback.format_exc())
+        status = 1
+    log.close()
+    os._exit(status)
+
+
+def _configure_logging(settings: Settings, environment: Mapping[str, str]) -> StderrHandler:
+    terminal = sys.stderr.isatty()
+    for_people = (settings.log_format or ("console" if terminal else "json")) == "console"
+    color = terminal and not environment.get("NO_COLOR")
+    formatter = ForPeople(color=color) if for_people else JSONLines()
+    return configure_logging(level=settings.log_level, formatter=formatter)
+
+
+def _fail(error: SidecarError) -> int:
+    """Say why there is no sidecar; the exit status."""
+    problems = error.problems if isinstance(error, SettingsError) else [error.detail]
+    say("".join(f"compass-sidecar: {problem}\n" for problem in problems))
+    return 2 if isinstance(error, SettingsError) else 1
+
+
+async def run(
+    settings: Settings, environment: Mapping[str, str], *, lines_dropped: Callable[[], int] = lambda: 0
+) -> None:
     """Serve until SIGTERM or SIGINT. Raises SettingsError or StoreLocked when it cannot start."""
     if settings.ignored_variables:
         _log.info("ignored-variables", extra={"names": list(settings.ignored_variables)})
@@ -240,7 +292,7 @@ async def run(settings: Settings, environment: Mapping[str, str]) -> None:
     try:
         await house.scheduler.start()
         with ExitStack() as stack:
-            await _serve(house, settings, stack)
+            await _serve(house, settings, stack, lines_dropped)
     finally:
         closing = asyncio.create_task(house.connector.aclose())
         await asyncio.wait({closing}, timeout=_END_LIMIT.total_seconds())
@@ -256,12 +308,16 @@ def _address(sock: socket.socket) -> str:
     return f"http://{f'[{name[0]}]' if ':' in name[0] else name[0]}:{name[1]}"
 
 
-async def _serve(house: House, settings: Settings, stack: ExitStack) -> None:
+async def _serve(
+    house: House, settings: Settings, stack: ExitStack, lines_dropped: Callable[[], int]
+) -> None:
     scheduler = house.scheduler
     api = create_api(
         scheduler,
         _access(settings),
-        metrics=lambda: house.metrics.render(scheduler.status, scheduler.now()),
+        metrics=lambda: house.metrics.render(
+            scheduler.status, scheduler.now(), lines_dropped=lines_dropped()
+        ),
         observe=house.metrics.request,
     )
     if settings.unix_socket is not None:

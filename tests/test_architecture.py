@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-SHARED_ADAPTERS = ("files", "transport", "diagnosis", "anchors", "reader", "worker")
+SHARED_ADAPTERS = ("files", "transport", "diagnosis", "anchors", "reader", "stderr", "worker")
 # Which modules of ours a room may import; a package stands for all that is in it.
 ROOMS: Mapping[str, frozenset[str]] = {
     "compass_sidecar": frozenset(),  # the version

@@ -110,16 +110,16 @@ class Metrics:
             outcome = ("failure", str(details["code"]))
             self._renewals[outcome] = self._renewals.get(outcome, 0.0) + 1
 
-    def render(self, status: Status, now: datetime) -> bytes:
+    def render(self, status: Status, now: datetime, *, lines_dropped: int = 0) -> bytes:
         """Prometheus text, format 0.0.4."""
         # Only here: a sidecar that nobody scrapes starts 12 ms sooner without it.
         from prometheus_client import CollectorRegistry, generate_latest  # noqa: PLC0415
 
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Collected(self._families(status, now)))
+        registry.register(_Collected(self._families(status, now, lines_dropped)))
         return generate_latest(registry)
 
-    def _families(self, status: Status, now: datetime) -> Iterator[_Family]:
+    def _families(self, status: Status, now: datetime, lines_dropped: int) -> Iterator[_Family]:
         yield from _of_credential(status)
         yield from _of_state(status, now)
         yield _info(
@@ -153,6 +153,13 @@ class Metrics:
             "Notices to neighbours that arrived or were given up.",
             ("kind", "result"),
             self._notifications,
+        )
+        yield _Family(
+            "counter",
+            "log_lines_dropped_total",
+            "Lines of the log that were lost, because nothing read standard error or it was full.",
+            (),
+            {(): float(lines_dropped)},
         )
         requests = {(*names, str(code)): float(count) for (*names, code), count in self._requests.items()}
         yield _Family(

@@ -4,6 +4,7 @@ Requests whose answer is ready as bytes are answered right here, without a task 
 """
 
 import asyncio
+import logging
 import os
 import socket
 import struct
@@ -18,6 +19,7 @@ from .answers import Answer, render_headers
 from .fast import TARGETS
 from .problems import problem
 
+_log = logging.getLogger("compass_sidecar.api")
 HEAD_LIMIT = 64 * 1024  # bytes of request line and headers
 # Bytes around a body: the largest body that is read, sent byte by byte in chunks, has 6 for each.
 _FRAMING_LIMIT = 8 * HEAD_LIMIT
@@ -187,14 +189,14 @@ class Connection(HttpToolsProtocol):
         """The last answer on this connection: what came is not HTTP, or too much of it."""
         if self._refused or self.transport.is_closing():
             return
+        code = "headers-too-large" if self._too_large else "bad-request"
+        _log.warning("requests-refused", extra={"code": code, "count": 1})
         busy = self._running if self._running is not None and not self._running.response_complete else None
         if busy is not None and (busy.response_started or busy is not self.cycle or not busy.more_body):
             self.transport.abort()  # nothing can be put before another answer, or into it
             return
-        if self._too_large:
-            answer = problem("headers-too-large", f"At most {HEAD_LIMIT} bytes are read.")
-        else:
-            answer = problem("bad-request", "This is not HTTP/1.1.")
+        limit = f"At most {HEAD_LIMIT} bytes are read."
+        answer = problem(code, limit if self._too_large else "This is not HTTP/1.1.")
         first = render_headers([*self.server_state.default_headers, (b"connection", b"close")])
         self.transport.write(answer.wire(first, "GET"))
         # Closing now, with unread bytes on their way, would reset the connection under the answer.

@@ -95,7 +95,7 @@ def test_an_everyday_level_is_not_worth_a_word() -> None:
 def test_what_a_library_says_is_a_detail(logger: str) -> None:
     content = as_json(record("Task exception\nwas never retrieved", logger=logger, color_message="x"))
     assert (content["event"], content["logger"]) == ("library-message", logger)
-    assert content["detail"] == "Task exception\nwas never retrieved"
+    assert content["detail"] == r"Task exception\u000awas never retrieved"
     assert "color_message" not in content
 
 

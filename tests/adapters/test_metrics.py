@@ -34,6 +34,7 @@ NAMES = {
     "credential_info",
     "build_info",
     "notifications",
+    "log_lines_dropped",
     "http_requests",
 }
 OF_A_CREDENTIAL = {each for each in NAMES if each.endswith("timestamp_seconds")} | {"credential_info"}

@@ -83,6 +83,7 @@ class SidecarProcess:
     """`python -m compass_sidecar`, or another `module` that runs it, with a client for its API.
 
     `environment` has the COMPASS_ variables. `wrapper` is a command that runs what follows it.
+    Standard error is `log`, unless `stderr` is something else.
     """
 
     def __init__(
@@ -92,9 +93,11 @@ class SidecarProcess:
         log: Path,
         module: str = "compass_sidecar",
         wrapper: tuple[str, ...] = (),
+        stderr: Any = None,
     ) -> None:
         self.module = module
         self.wrapper = wrapper
+        self.stderr = stderr
         self.port = free_port()
         self.log = log
         self.environment = {
@@ -113,7 +116,7 @@ class SidecarProcess:
                 [*self.wrapper, sys.executable, "-m", self.module],
                 cwd=ROOT,
                 env=self.environment,
-                stderr=log,
+                stderr=log if self.stderr is None else self.stderr,
             )
 
     def ready(self) -> "SidecarProcess":
