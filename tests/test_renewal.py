@@ -19,7 +19,6 @@ from compass_sidecar.errors import (
     ConnectorUnavailable,
     CredentialExpired,
     NoCredential,
-    NotCurrent,
     SidecarError,
     StoreWriteFailed,
     SubjectRefused,
@@ -431,51 +430,7 @@ async def test_an_import_drops_what_was_pending(house: House) -> None:
     assert house.store.pending() is None
 
 
-# --- revoke -----------------------------------------------------------------------------------------
-
-
-async def test_revoking_marks_the_credential_for_good(house: House) -> None:
-    fingerprint = (await house.holding()).fingerprint
-    with pytest.raises(NotCurrent):
-        await house.renewal.revoke("0" * 64, "id")
-    await house.renewal.revoke(fingerprint, "id")
-    assert house.connector.doors["revoke"][0].pair.fingerprint == fingerprint
-    await house.restart()
-    assert house.current.facts.revoked_at is not None
-
-
-async def test_a_failed_revocation_changes_nothing(house: House) -> None:
-    fingerprint = (await house.holding()).fingerprint
-    house.connector.always["revoke"] = ConnectorUnavailable("Failed to add hash to revocation list")
-    with pytest.raises(ConnectorUnavailable):
-        await house.renewal.revoke(fingerprint, "id")
-    assert house.current.facts.revoked_at is None
-
-
-async def test_a_superseded_certificate_is_revoked_with_its_own_key_after_a_restart(tmp_path: Path) -> None:
-    house = House(tmp_path, plan=Plan(revoke_superseded_after=timedelta(hours=1)))
-    before = (await house.holding()).fingerprint
-    after = (await house.attempt()).chain.fingerprint
-    await house.renewal.revoke_superseded("id")
-    assert house.connector.calls["revoke"] == 0
-    await house.restart()
-    house.clock.advance(timedelta(hours=1))
-    await house.renewal.revoke_superseded("id")
-    assert [door.pair.fingerprint for door in house.connector.doors["revoke"]] == [before]
-    assert house.fingerprint == after
-    assert house.renewal.superseded == ()
-    await house.renewal.revoke_superseded("id")
-    assert house.connector.calls["revoke"] == 1
-    house.close()
-
-
-async def test_a_superseded_certificate_survives_further_renewals_until_it_is_revoked(tmp_path: Path) -> None:
-    house = House(tmp_path, plan=Plan(revoke_superseded_after=timedelta(hours=1)))
-    await house.holding()
-    for _ in range(3):
-        await house.attempt()
-    assert len(house.renewal.superseded) == 3
-    house.close()
+# --- what is kept and shown -------------------------------------------------------------------------
 
 
 async def test_errors_say_nothing_of_keys(house: House) -> None:

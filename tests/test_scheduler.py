@@ -139,13 +139,6 @@ async def test_a_token_that_was_not_even_sent_is_tried_again(house: House) -> No
     assert house.said.notices == ["connected"]
 
 
-async def test_what_is_revoked_is_not_revoked_again(house: House) -> None:
-    await house.holding()
-    await house.scheduler.revoke(house.fingerprint)
-    with pytest.raises(CredentialRevoked):
-        house.scheduler.revoke(house.fingerprint)
-
-
 async def test_a_first_connection_that_is_resumed_is_told_as_what_it_is(house: House) -> None:
     await house.scheduler.start()
     house.connector.script["sign"].append(ConnectorUnavailable("killed"))
@@ -474,22 +467,6 @@ async def test_newer_files_are_taken_over_while_running(tmp_path: Path) -> None:
     await house.run_for(MINUTE)
     assert house.fingerprint == newer.chain.fingerprint
     assert house.scheduler.status.progress.last_success_at is None
-    house.close()
-
-
-async def test_superseded_certificates_are_revoked_by_the_loop_and_a_failure_is_not_fatal(
-    tmp_path: Path,
-) -> None:
-    house = House(tmp_path, plan=Plan(revoke_superseded_after=HOUR))
-    await house.holding()
-    house.connector.script["revoke"].append(ConnectorUnavailable("conflict"))
-    await house.scheduler.renew()
-    await house.run_for(HOUR + MINUTE)
-    assert "revocation-failed" in reasons(house)
-    assert state(house) is State.CONNECTED
-    await house.run_for(HOUR)
-    assert house.connector.calls["revoke"] == 2
-    assert "revocation-failed" not in reasons(house)
     house.close()
 
 

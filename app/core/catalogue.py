@@ -77,8 +77,8 @@ REASONS: Mapping[str, Words] = {
         "It is tried again every five minutes; the newest event of that name says why it failed.",
     ),
     "revocation-failed": Words(
-        "A superseded certificate could not be revoked yet.",
-        "Nothing: it is tried again every five minutes.",
+        "A certificate could not be revoked yet.",
+        "The newest event of that name says which and why. Retried until it is revoked or expires.",
     ),
 }
 
@@ -133,8 +133,8 @@ EVENTS: Mapping[str, str] = {
     "recovered": "Renewal works again",
     "renewal-failed": "Renewal keeps failing",
     "renewed": "Renewed",
-    "revocation-failed": "A superseded certificate could not be revoked",
-    "revocation-not-scheduled": "The revocation of the superseded certificate could not be noted",
+    "revocation-failed": "A certificate could not be revoked",
+    "revocation-not-scheduled": "The revocation of a certificate could not be noted in the store",
     "revoked": "The certificate was revoked",
     "store-damaged": "What is stored cannot be used",
     "superseded-revoked": "A superseded certificate was revoked",

@@ -17,7 +17,11 @@ class Origin(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of a credential besides itself: `generation.json`. Times are aware UTC."""
+    """What is known of a credential besides itself: `generation.json`. Times are aware UTC.
+
+    `revoke_at`: when to revoke it, once it is superseded. `revoke_sent_at`: when a revocation was sent whose
+    outcome is not known.
+    """
 
     origin: Origin
     connector_url: str
@@ -26,6 +30,7 @@ class Facts:
     proven_at: datetime | None = None
     replaced_end: datetime | None = None  # effective end of the credential that this one replaced
     revoke_at: datetime | None = None
+    revoke_sent_at: datetime | None = None
     revoked_at: datetime | None = None
 
 

@@ -9,9 +9,9 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from ..core.credential import Chain
 from ..core.generation import Generation, Origin
@@ -36,7 +36,8 @@ from ..errors import (
     RenewedRecently,
     SidecarError,
 )
-from .renewal import Journal, Renewal, Renewed
+from .ports import Clock, Journal, Notifier
+from .renewal import Renewal, Renewed
 from .supervision import Liveness
 
 # An operator who has not reacted to the first notice gets another a day later.
@@ -44,16 +45,6 @@ _REMIND = timedelta(days=1)
 _log = logging.getLogger("compass_sidecar.engine.attempts")
 T = TypeVar("T")
 Work = Callable[[str], Awaitable[Generation]]
-
-
-class Clock(Protocol):
-    def now(self) -> datetime: ...
-    def elapsed(self) -> timedelta: ...
-
-
-class Notifier(Protocol):
-    def notify(self, event: str, generation: Generation | None, *, detail: str | None = None) -> None:
-        """Notify consumers of an event that changes no credential; never raises and never waits."""
 
 
 def _no_check() -> None:
@@ -233,8 +224,11 @@ class Attempts:
         correlation_id = self._new_id()
         with self._journal.about(correlation_id):
             async with self._turn():
-                await self._limited(self._renewal.revoke(fingerprint, correlation_id))
-            self._journal.record("revoked", fingerprint=fingerprint)
+                revoking = self._renewal.revocation.revoke(fingerprint, correlation_id, draw=self._draw())
+                detail = await self._limited(revoking)
+            self._journal.record("revoked", fingerprint=fingerprint, detail=detail)
+        if self._renewal.generation is not None:
+            self._notifier.announce(self._renewal.generation)
         self._on_change()
 
     def succeed(self, event: str, **details: object) -> None:

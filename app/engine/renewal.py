@@ -9,13 +9,12 @@ credential in use is not touched before its successor has been proven.
 
 import asyncio
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from typing import Protocol, TypeVar
+from datetime import timedelta
+from typing import TypeVar
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ..core import chain as chains
 from ..core.answer import Configuration, SignedAnswer
@@ -34,13 +33,14 @@ from ..errors import (
     CredentialExpired,
     CredentialNotYetValid,
     NoCredential,
-    NotCurrent,
     StoreDamaged,
     StoreError,
     StoreWriteFailed,
     SubjectRefused,
     UnusableURL,
 )
+from .ports import Clock, Connector, Journal, Keys, Notifier, Publisher, Store, Worker
+from .revocation import Revocation, Superseded
 
 # kyma#7110: a fresh certificate may be refused for a moment. Whoever asked for the renewal is
 # waiting, so a few proofs are made at once before the loop's backoff takes over.
@@ -48,74 +48,6 @@ _PROOF_PAUSES = (timedelta(seconds=1), timedelta(seconds=2), timedelta(seconds=4
 # The 400 is ambiguous: a Director that hiccuped has left token A unused, so a few tries cost nothing.
 _INTRODUCTION_PAUSES = (timedelta(seconds=1), timedelta(seconds=3))
 T = TypeVar("T")
-
-
-class Clock(Protocol):
-    def now(self) -> datetime: ...
-    async def sleep(self, duration: timedelta) -> None: ...
-
-
-class Keys(Protocol):
-    def begin(self) -> None: ...
-    async def ready(self) -> None: ...
-    async def take(self) -> rsa.RSAPrivateKey: ...
-
-
-class Store(Protocol):
-    """Blocking, but for `pair`: every other call goes to a thread. Each raises StoreError."""
-
-    def load(self) -> Generation | None: ...
-    def generations(self) -> tuple[Generation, ...]: ...
-    def activate(self, credential: Credential, facts: Facts) -> Generation: ...
-    def amend(self, generation: Generation, facts: Facts) -> Generation: ...
-    def pair(self, generation: Generation) -> ClientPair: ...
-    def pending(self) -> Pending | None: ...
-    def pending_pair(self, pending: Pending) -> ClientPair: ...
-    def save_pending(self, pending: Pending) -> None: ...
-    def drop_pending(self) -> None: ...
-    def token_used(self, digest: str) -> bool: ...
-    def remember_token(self, digest: str) -> None: ...
-
-
-class Connector(Protocol):
-    """Each call raises ConnectorError."""
-
-    async def configuration(self, door: Door) -> Configuration: ...
-    async def sign(self, door: Door, csr_pem: bytes) -> SignedAnswer: ...
-    async def probe(self, door: Door) -> datetime | None: ...
-    async def revoke(self, door: Door) -> None: ...
-    async def retire(self, keep: frozenset[str]) -> None: ...
-
-
-class Worker(Protocol):
-    """A thread for blocking calls."""
-
-    async def run(self, call: Callable[..., T], *args: object) -> T:
-        """The call's result, or what it raises. Raises TimeoutError if it takes too long."""
-
-
-class Publisher(Protocol):
-    """Blocking; raises StoreError."""
-
-    def publish(self, credential: Credential) -> bool: ...
-
-
-class Notifier(Protocol):
-    """Notifies consumers. None of its work delays a renewal."""
-
-    async def restore(self, generation: Generation | None) -> None:
-        """Read what they were sent before this process began. Raises StoreError."""
-
-    def announce(self, generation: Generation) -> None:
-        """Notify them of the credential in use, unless they were: called once they can read its files."""
-
-
-class Journal(Protocol):
-    def record(self, event: str, **details: object) -> None:
-        """Log the event and keep it in the journal; never raises, never waits for a disk."""
-
-    def about(self, correlation_id: str) -> AbstractContextManager[None]:
-        """What is recorded inside belongs to the attempt with this id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,10 +97,19 @@ class Renewal:
         self.lock = asyncio.Lock()
         self.generation: Generation | None = None
         self.pending: Pending | None = None
-        self.superseded: tuple[Generation, ...] = ()
         self.announced_url: str | None = None
         self.published = True
         self._unsaved = False
+        self.revocation = Revocation(self, clock=clock, connector=connector, journal=journal)
+        self.superseded = Superseded(
+            self,
+            clock=clock,
+            store=store,
+            connector=connector,
+            disk=self._disk,
+            journal=journal,
+            after=plan.revoke_superseded_after,
+        )
 
     # --- start ---------------------------------------------------------------------------------
 
@@ -180,8 +121,8 @@ class Renewal:
             self._journal.record("store-damaged", code=error.code, detail=error.detail)
         self.pending = await self._disk(self._store.pending)
         if self.pending is not None and self.pending.begun_by != self._fingerprint():
-            await self._drop("it was begun with another credential")
-        await self._note_superseded()
+            await self.drop_pending("it was begun with another credential")
+        await self.superseded.restore()
         await self._notifier.restore(self.generation)
         await self.publish()
 
@@ -223,7 +164,7 @@ class Renewal:
             await self._keep(pending)
         age = self._clock.now() - pending.begun_at
         if pending.signed is None and not timedelta(0) <= age < CSR_MAX_AGE:
-            await self._drop("its CSR is too old")
+            await self.drop_pending("its CSR is too old")
             if pending.origin is Origin.CONNECT:
                 raise NoCredential("the first connection was not finished in time; a new token is needed")
             return None
@@ -234,7 +175,7 @@ class Renewal:
         generation = self.generation
         if generation is None:
             raise NoCredential("there is no credential to renew; connect with a one-time token")
-        door = self._door(generation, correlation_id)
+        door = self.door(generation, correlation_id)
         configuration = await self._connector.configuration(door)
         self._compare_url(configuration.connector_url)
         if configuration.url_fault is not None:
@@ -274,12 +215,12 @@ class Renewal:
         try:
             answer = await self._connector.sign(self._sign_door(pending, correlation_id), pending.csr_pem)
         except ConnectorRejected:
-            await self._drop("the Connector refused its CSR")
+            await self.drop_pending("the Connector refused its CSR")
             raise
         except ConnectorUnauthenticated as error:
             if pending.origin is not Origin.CONNECT:
                 raise
-            await self._drop("its token was used or has expired")
+            await self.drop_pending("its token was used or has expired")
             raise NoCredential(
                 "the first connection was interrupted and its second token no longer works; "
                 f"a new one-time token is needed ({error.detail})"
@@ -293,7 +234,7 @@ class Renewal:
             return Door(pending.sign_url, correlation_id, token=pending.token)
         if self.generation is None:
             raise NoCredential("there is no credential to renew; connect with a one-time token")
-        return self._door(self.generation, correlation_id)
+        return self.door(self.generation, correlation_id)
 
     def _verified(self, answer: SignedAnswer, pending: Pending) -> Signed:
         now = self._clock.now()
@@ -379,9 +320,8 @@ class Renewal:
         generation = self.generation
         if generation is None:
             return
-        await self._connector.probe(self._door(generation, correlation_id))
-        facts = replace(generation.facts, proven_at=self._clock.now())
-        self.generation = await self._disk(self._store.amend, generation, facts)
+        await self._connector.probe(self.door(generation, correlation_id))
+        await self.amend(replace(generation.facts, proven_at=self._clock.now()))
         self._journal.record("proven", fingerprint=generation.chain.fingerprint)
 
     def _known_url(self) -> str | None:
@@ -404,22 +344,24 @@ class Renewal:
             with suppress(StoreError):  # the next start then counts from its own first refusal
                 await self._keep(refused)
         elif not timedelta(0) <= now - since < PROOF_PATIENCE:
-            await self._drop("its certificate was refused for ten minutes")
+            await self.drop_pending("its certificate was refused for ten minutes")
         if self._alive() and self._old_in_danger():
-            await self._drop("its certificate is refused and the old one ends soon")
+            await self.drop_pending("its certificate is refused and the old one ends soon")
 
     def _alive(self) -> bool:
         generation = self.generation
         return generation is not None and self._clock.now() < generation.chain.effective_not_after
 
     async def _activate(self, credential: Credential, facts: Facts) -> Generation:
-        previous = self.generation
+        previous, fingerprint = self.generation, credential.chain.fingerprint
+        if previous is not None:
+            previous = await self.superseded.schedule(previous, fingerprint)
         generation = await self._disk(self._store.activate, credential, facts)
         self.generation = generation
         self.pending, self._unsaved = None, False
-        await self._schedule_revocation(previous)
-        keep = {each.chain.fingerprint for each in (generation, *self.superseded)}
-        await self._connector.retire(frozenset(keep))
+        if previous is not None:
+            self.superseded.add(previous)
+        await self._connector.retire(frozenset({fingerprint}))
         await self.publish()
         return generation
 
@@ -449,7 +391,7 @@ class Renewal:
         """The first connection, or a new one after expiry or revocation. The caller holds `lock`."""
         await self._keys.ready()
         configuration = await self._introduce(Door(token.url, correlation_id, token=token.value))
-        await self._drop("a new connection replaces it")
+        await self.drop_pending("a new connection replaces it")
         connector_url = self._plan.connector_url or configuration.connector_url
         if connector_url is None:
             fault = configuration.url_fault or "the Connector named no certificate-secured URL"
@@ -489,59 +431,14 @@ class Renewal:
         url = self.connector_url()
         if url is None:
             raise NoCredential("the imported files need COMPASS_CONNECTOR_URL, the URL to renew them at")
-        await self._drop("an import replaces it")
+        await self.drop_pending("an import replaces it")
         facts = Facts(origin=Origin.IMPORT, connector_url=url, activated_at=self._clock.now())
         await self._activate(credential, facts)
         return True
 
-    # --- revoke --------------------------------------------------------------------------------
-
-    async def revoke(self, fingerprint: str, correlation_id: str) -> None:
-        """Revoke the current certificate at the Connector; final. The caller holds `lock`."""
-        generation = self.generation
-        if generation is None or generation.chain.fingerprint != fingerprint:
-            raise NotCurrent("the fingerprint to confirm is not the current certificate's")
-        await self._connector.revoke(self._door(generation, correlation_id))
-        facts = replace(generation.facts, revoked_at=self._clock.now())
-        self.generation = replace(generation, facts=facts)
-        self._notifier.announce(self.generation)
-        await self._drop("the credential was revoked")
-        self.generation = await self._disk(self._store.amend, generation, facts)
-
-    async def revoke_superseded(self, correlation_id: str) -> None:
-        """Revoke what was superseded long enough ago, each with its own key. The caller holds `lock`."""
-        now = self._clock.now()
-        for generation in self.superseded:
-            facts = generation.facts
-            if facts.revoke_at is None or now < facts.revoke_at:
-                continue
-            await self._connector.revoke(self._door(generation, correlation_id))
-            await self._disk(self._store.amend, generation, replace(facts, revoked_at=now))
-            self._journal.record("superseded-revoked", fingerprint=generation.chain.fingerprint)
-        await self._note_superseded()
-
-    async def _schedule_revocation(self, previous: Generation | None) -> None:
-        after = self._plan.revoke_superseded_after
-        if previous is None or after is None or previous.facts.revoked_at is not None:
-            return
-        revoke_at = self._clock.now() + after
-        try:
-            await self._disk(self._store.amend, previous, replace(previous.facts, revoke_at=revoke_at))
-        except StoreError as error:
-            self._journal.record("revocation-not-scheduled", code=error.code, detail=error.detail)
-        await self._note_superseded()
-
-    async def _note_superseded(self) -> None:
-        """Which generations are to be revoked: scheduled, not current, and of any harm still."""
-        now, current = self._clock.now(), self._fingerprint()
-        self.superseded = tuple(
-            each
-            for each in await self._disk(self._store.generations)
-            if each.facts.revoke_at is not None
-            and each.facts.revoked_at is None
-            and each.chain.fingerprint != current
-            and now < each.chain.effective_not_after
-        )
+    def revoking_fails(self) -> bool:
+        """Whether a certificate that is to be revoked could not be yet."""
+        return self.revocation.wait() is not None or self.superseded.failing()
 
     # --- small parts ---------------------------------------------------------------------------
 
@@ -549,7 +446,13 @@ class Renewal:
         """Where the next call with the client certificate goes."""
         return self._plan.connector_url or self._known_url()
 
-    def _door(self, generation: Generation, correlation_id: str) -> Door:
+    async def amend(self, facts: Facts) -> None:
+        """Change what is known of the generation in use. A StoreError leaves the change in memory."""
+        assert self.generation is not None  # noqa: S101 - of one that is in use
+        self.generation = replace(self.generation, facts=facts)
+        await self._disk(self._store.amend, self.generation, facts)
+
+    def door(self, generation: Generation, correlation_id: str) -> Door:
         pair = self._store.pair(generation)
         return Door(self._plan.connector_url or generation.facts.connector_url, correlation_id, pair=pair)
 
@@ -566,7 +469,7 @@ class Renewal:
         await self._disk(self._store.save_pending, pending)
         self._unsaved = False
 
-    async def _drop(self, why: str) -> None:
+    async def drop_pending(self, why: str) -> None:
         """Forget what is pending. What stays on disk is bound to a credential that is not current."""
         had, self.pending, self._unsaved = self.pending, None, False
         if had is None:

@@ -35,9 +35,10 @@ from ..errors import (
     SettingsError,
     SidecarError,
 )
-from .attempts import Attempts, Notifier
+from .attempts import Attempts
 from .connector_clock import ConnectorClock
-from .renewal import Journal, Renewal, Renewed
+from .ports import Clock, Journal, Notifier
+from .renewal import Renewal, Renewed
 from .supervision import Liveness, Supervisor
 
 # What says that a token was not even looked at.
@@ -50,13 +51,6 @@ _TRY_AGAIN = timedelta(minutes=5)
 _log = logging.getLogger("compass_sidecar.engine.sidecar")
 
 Chore = Callable[[], Awaitable[object]]
-
-
-class Clock(Protocol):
-    def now(self) -> datetime: ...
-    def elapsed(self) -> timedelta: ...
-    def monotonic(self) -> timedelta: ...
-    async def wait(self, event: asyncio.Event, timeout: timedelta) -> None: ...
 
 
 class Inputs(Protocol):
@@ -99,6 +93,7 @@ class Scheduler:
         self._policy = policy
         self._instance_id = instance_id
         self._new_id = new_id
+        self._draw = draw
         self._events = events
         self._supervisor = supervisor
         self._liveness = Liveness(clock.monotonic)
@@ -118,6 +113,7 @@ class Scheduler:
         self._warnings: dict[str, str] = {}
         self._again: dict[str, timedelta] = {}
         self._chores: dict[str, asyncio.Task[None]] = {}
+        self._revoking: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._changed = asyncio.Event()
         self._served: object = None
@@ -161,7 +157,7 @@ class Scheduler:
         running = self._attempts.running()
         if running:
             await asyncio.wait(running, timeout=grace.total_seconds())
-        running |= set(self._chores.values())
+        running |= {*self._chores.values(), *self._revoking}
         for task in running:
             task.cancel()
         if running:
@@ -171,8 +167,9 @@ class Scheduler:
         """One turn; how long to wait until the next."""
         try:
             if not self._attempts.running():
+                self._begin_revocations()
                 await self._do_chores()
-            wait = await self._act()
+            wait = min(await self._act(), self._until_revocation())
             self._liveness.turned()
         except Exception:  # noqa: BLE001 - a bug must not end the only thing that renews
             _log.exception("internal-error", extra={"detail": "the loop goes on"})
@@ -191,12 +188,29 @@ class Scheduler:
             await asyncio.wait(self._chores.values(), timeout=_CHORES_LIMIT.total_seconds())
         self._watch_expiry()
 
+    def _begin_revocations(self) -> None:
+        """Nothing waits for them, and each is on its own: a call may hang."""
+        superseded = self._renewal.superseded
+        for each in superseded.due():
+            revoking = partial(superseded.revoke, each, self._new_id(), draw=self._draw())
+            task = asyncio.create_task(revoking())
+            self._revoking.add(task)
+            task.add_done_callback(self._revoked)
+
+    def _revoked(self, task: "asyncio.Task[None]") -> None:
+        self._revoking.discard(task)
+        self._wake.set()
+
+    def _until_revocation(self) -> timedelta:
+        if self._attempts.running():  # its end wakes the loop
+            return LOOK
+        waits = (self._renewal.superseded.wait(), self._renewal.revocation.wait())
+        return min((wait for wait in waits if wait is not None), default=LOOK)
+
     def _due_chores(self) -> dict[str, Chore]:
         chores: dict[str, Chore] = {"import": self._import}
         if not self._renewal.published:
             chores["publish"] = self._renewal.publish
-        if self._renewal.superseded:
-            chores["revoke"] = lambda: self._try("revocation-failed", self._renewal.revoke_superseded)
         generation = self._renewal.generation
         if generation is not None and unproven(generation) and self._attempts.usable():
             chores["prove"] = lambda: self._try("proof-failed", self._renewal.prove_current)
@@ -209,6 +223,10 @@ class Scheduler:
 
     async def _act(self) -> timedelta:
         if self._attempts.running() or self._stopping:
+            return LOOK
+        generation, wait = self._renewal.generation, self._renewal.revocation.wait()
+        if generation is not None and wait == timedelta(0):
+            self._attempts.revoke(generation.chain.fingerprint)
             return LOOK
         now = self._decision_time()
         decision = self._decide(now)
@@ -388,6 +406,7 @@ class Scheduler:
         own = {
             "publish-failed": not self._renewal.published,
             "connector-url-differs": self._renewal.announced_url is not None,
+            "revocation-failed": self._renewal.revoking_fails(),
             "unproven": generation is not None and unproven(generation),
         }
         return (*(reason for reason, fits in own.items() if fits), *sorted(self._warnings))

@@ -205,26 +205,6 @@ def test_a_certificate_that_is_refused_at_first_is_proven_after_a_moment(
     assert answer.json()["previous_fingerprint_sha256"] == before
 
 
-def test_a_superseded_certificate_is_revoked_with_its_own_key(
-    connecting: dict[str, str], sidecars: list[SidecarProcess], emulator: EmulatorProcess, tmp_path: Path
-) -> None:
-    environment = connecting | token_forms(emulator)["url"] | {"COMPASS_REVOKE_SUPERSEDED_AFTER": "1s"}
-    sidecar = SidecarProcess(environment, log=tmp_path / "log").ready()
-    sidecars.append(sidecar)
-    first = sidecar.fingerprint()
-    for _ in range(2):  # the end of the second is when the loop looks again
-        assert sidecar.client.post("/renew", headers=BEARER).status_code == 200
-        time.sleep(1.2)
-
-    def revoked() -> set[str]:
-        issued = emulator.control("GET", "/")["issued"]
-        return {each["fingerprint_sha256"] for each in issued if each["revoked"]}
-
-    assert sidecar.client.post("/renew", headers=BEARER).status_code == 200
-    wait_until(lambda: first in revoked(), "the revocation of the first certificate")
-    assert sidecar.fingerprint() not in revoked()
-
-
 def test_skew_is_measured_and_dates_are_judged_by_the_connectors_clock(
     start: Start, emulator: EmulatorProcess
 ) -> None:

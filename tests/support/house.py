@@ -152,7 +152,7 @@ class House:
             supervisor=Supervisor(self.clock.monotonic),
             version="0",
         )
-        self.clock.busy = lambda: bool(self.attempts.running())
+        self.clock.busy = lambda: bool(self.attempts.running() or self.scheduler._revoking)
 
     @property
     def attempts(self) -> Attempts:
