@@ -42,11 +42,14 @@ def _silence_warnings() -> None:
 
 def serve() -> int:
     """Run the sidecar; 2 if the configuration cannot be used, 1 if the store cannot be."""
-    import resource  # noqa: PLC0415 - the health check has no time for it
-    import signal  # noqa: PLC0415 - as above
+    import signal  # noqa: PLC0415 - the health check has no time for it
 
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, _leave)
+    # Its default ends the process. A handler, since what is ignored would be ignored by our commands too.
+    signal.signal(signal.SIGHUP, lambda *_: None)
+    import resource  # noqa: PLC0415 - as above, and after the handlers
+
     _silence_warnings()
     # Files are made with the mode that they need, but no umask may take them away from ourselves.
     os.umask(os.umask(0o077) & 0o077)

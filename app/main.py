@@ -5,6 +5,7 @@ import gc
 import logging
 import os
 import random
+import signal
 import socket
 import sys
 import traceback
@@ -50,6 +51,7 @@ from .settings import Settings, find_store_dir
 _log = logging.getLogger("compass_sidecar.main")
 # SIGTERM ends the process within five seconds, and the server needs some of them.
 STOP_GRACE = timedelta(seconds=3)
+_LAST_LIMIT = timedelta(seconds=4.5)
 # What does not end by itself by then is left behind.
 _END_LIMIT = timedelta(seconds=1)
 # An fsync on a busy disk takes seconds; one that takes this long is stuck.
@@ -308,6 +310,12 @@ def _address(sock: socket.socket) -> str:
     return f"http://{f'[{name[0]}]' if ':' in name[0] else name[0]}:{name[1]}"
 
 
+def _end_within(limit: timedelta) -> None:
+    """Whatever hangs by then: what the store does bears being killed."""
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
+    signal.setitimer(signal.ITIMER_REAL, limit.total_seconds())
+
+
 async def _serve(
     house: House, settings: Settings, stack: ExitStack, lines_dropped: Callable[[], int]
 ) -> None:
@@ -324,11 +332,13 @@ async def _serve(
         sockets = stack.enter_context(listen_unix(settings.unix_socket, group=settings.publish_group))
     else:
         optional = ("::1",) if settings.host_is_default else ()
-        sockets = stack.enter_context(listen_tcp(settings.host, settings.port, may_miss=optional))
+        # In a thread: a name that has to be looked up may take its time.
+        tcp = listen_tcp(settings.host, settings.port, may_miss=optional)
+        sockets = await asyncio.to_thread(stack.enter_context, tcp)
     health_sockets: list[socket.socket] = []
     if settings.health_port is not None:
         health = listen_tcp((settings.health_host,), settings.health_port, variables="COMPASS_HEALTH")
-        health_sockets = stack.enter_context(health)
+        health_sockets = await asyncio.to_thread(stack.enter_context, health)
     # What is there now stays: to look through all of it would hold up everybody for 30 ms, now and then.
     gc.freeze()
     gc.enable()
@@ -340,9 +350,11 @@ async def _serve(
 
     def stop() -> None:
         """What runs gets its grace at the same time as the server's connections."""
+        _end_within(_LAST_LIMIT)
         scheduler.begin_stop()
         ending.append(asyncio.create_task(scheduler.stop(STOP_GRACE)))
 
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, scheduler.look_now)
     try:
         await serve(api, sockets, on_stop=stop, health_app=Health(api), health_sockets=health_sockets)
     finally:

@@ -50,10 +50,10 @@ class Lines:
         self.dropped += 1
         self._unsaid += 1
 
-    def flush(self, timeout: timedelta) -> None:
-        """Return when the queue is empty, or the time is over."""
+    def flush(self, timeout: timedelta) -> bool:
+        """Wait until the queue is empty, or the time is over; whether it is empty."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._queue, timeout.total_seconds())
+            return self._changed.wait_for(lambda: not self._queue, timeout.total_seconds())
 
     def _say_what_is_missing(self) -> None:
         count, self._unsaid = self._unsaid, 0

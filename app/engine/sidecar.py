@@ -145,6 +145,11 @@ class Scheduler:
             self._wake.clear()
             await self._clock.wait(self._wake, await self._look())
 
+    def look_now(self) -> None:
+        """Look at the inputs without waiting for the next turn."""
+        _log.info("look-requested")
+        self._wake.set()
+
     def begin_stop(self) -> None:
         """Answer whoever waits; no attempt begins any more."""
         self._stopping = True
