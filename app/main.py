@@ -20,6 +20,7 @@ from typing import NoReturn
 import uvloop
 
 from . import __version__
+from .adapters.anchors import Anchors
 from .adapters.clock import Clock
 from .adapters.command import Command, reap_orphans
 from .adapters.connector import OPERATIONS, Connector, Observation
@@ -34,6 +35,7 @@ from .adapters.notifier import Channel, Notifier, Task
 from .adapters.publisher import Publisher
 from .adapters.reader import Reader
 from .adapters.stderr import say
+from .adapters.transport import Transport
 from .adapters.webhook import Webhook
 from .adapters.worker import Worker
 from .api.access import Access
@@ -57,6 +59,7 @@ _END_LIMIT = timedelta(seconds=1)
 # An fsync on a busy disk takes seconds; one that takes this long is stuck.
 _DISK_LIMIT = timedelta(minutes=2)
 _ACTIONS = frozenset({"/renew", "/connect", "/revoke"})
+_WEBHOOK_LIMIT = timedelta(seconds=10)
 _COMMAND_VARIABLES = ("PATH", "HOME", "LANG")
 
 
@@ -66,6 +69,7 @@ class House:
 
     scheduler: Scheduler
     connector: Connector
+    webhook: Webhook | None
     tasks: Mapping[str, Task]
     journal: Worker
     store: Store
@@ -104,8 +108,8 @@ def _furnish(settings: Settings, environment: Mapping[str, str], clock: Clock, s
         if error is not None:
             events.record("notification-failed", kind=kind, detail=error.detail)
 
-    command = _command(settings, environment)
-    channels: dict[str, Channel | None] = {"command": command, "webhook": _webhook(settings, clock)}
+    command, webhook = _command(settings, environment), _webhook(settings, clock)
+    channels: dict[str, Channel | None] = {"command": command, "webhook": webhook}
     disk = _worker("store")
     notifier = Notifier(channels, store=store, disk=disk, clock=clock, new_id=_new_id, report=report)
     connector_clock = ConnectorClock(clock.elapsed)
@@ -167,7 +171,7 @@ def _furnish(settings: Settings, environment: Mapping[str, str], clock: Clock, s
     tasks = notifier.tasks()
     if os.getpid() == 1:
         tasks["orphans"] = partial(reap_orphans, command, clock.sleep)
-    return House(scheduler, connector, tasks, writer, store, metrics, supervisor)
+    return House(scheduler, connector, webhook, tasks, writer, store, metrics, supervisor)
 
 
 def _worker(name: str) -> Worker:
@@ -211,11 +215,20 @@ def _command(settings: Settings, environment: Mapping[str, str]) -> Command | No
 def _webhook(settings: Settings, clock: Clock) -> Webhook | None:
     if settings.notify_webhook is None:
         return None
+    transport = Transport(
+        anchors=Anchors("COMPASS_NOTIFY_WEBHOOK_CA_FILE", settings.notify_webhook_ca_file),
+        proxy_for=settings.proxy_for,
+        timeout=_WEBHOOK_LIMIT,
+        now=clock.now,
+        schemes=("https", "http"),
+    )
+    transport.start()
     secret = settings.notify_webhook_secret
     return Webhook(
         settings.notify_webhook,
         name=settings.name or socket.gethostname(),
         secret=secret.get_secret_value() if secret is not None else None,
+        transport=transport,
         sleep=clock.sleep,
     )
 
@@ -296,8 +309,8 @@ async def run(
         with ExitStack() as stack:
             await _serve(house, settings, stack, lines_dropped)
     finally:
-        closing = asyncio.create_task(house.connector.aclose())
-        await asyncio.wait({closing}, timeout=_END_LIMIT.total_seconds())
+        closing = [asyncio.create_task(each.aclose()) for each in (house.connector, house.webhook) if each]
+        await asyncio.wait(closing, timeout=_END_LIMIT.total_seconds())
         house.journal.drain(_END_LIMIT)
         house.store.close()
         _log.info("stopped")

@@ -180,7 +180,9 @@ class Settings(BaseModel):
         None, "PEM trust anchors for the Connector's server; re-read on change.", shown="system trust store"
     )
     connector_proxy: Proxy = _row(
-        None, "Forward proxy for calls to the Connector.", shown="`HTTPS_PROXY`, unless `NO_PROXY` matches"
+        None,
+        "Forward proxy for calls to the Connector and for webhooks.",
+        shown="`HTTPS_PROXY`, unless `NO_PROXY` matches",
     )
     connector_timeout: Limit = _row(timedelta(seconds=30), "Limit for one whole call to the Connector.")
     client_certificate_file: Path | None = _row(
@@ -247,6 +249,9 @@ class Settings(BaseModel):
     )
     notify_webhook: Webhook = _row(None, "URL to which each event is posted as JSON.", repr=False)
     notify_webhook_secret: SecretStr | None = _row(None, "Secret with which those posts are signed.")
+    notify_webhook_ca_file: Path | None = _row(
+        None, "PEM trust anchors for the webhook's server; re-read on change.", shown="system trust store"
+    )
     log_level: Level = _row("info", "Least severe events to log.")
     log_format: Format = _row(
         None, "One event a line on stderr, as `json` or `console`.", shown="`json` (`console` on a terminal)"
@@ -317,6 +322,7 @@ _NEEDS = {
     "COMPASS_PUBLISH_GROUP": ("COMPASS_PUBLISH_DIR", "COMPASS_UNIX_SOCKET"),
     "COMPASS_EXPOSE_PRIVATE_KEY": ("COMPASS_API_TOKEN", "COMPASS_UNIX_SOCKET"),
     "COMPASS_NOTIFY_WEBHOOK_SECRET": ("COMPASS_NOTIFY_WEBHOOK",),
+    "COMPASS_NOTIFY_WEBHOOK_CA_FILE": ("COMPASS_NOTIFY_WEBHOOK",),
 }
 
 

@@ -74,6 +74,7 @@ def test_nothing_set_gives_the_defaults_of_the_table() -> None:
         "on_renew_command": None,
         "notify_webhook": None,
         "notify_webhook_secret": None,
+        "notify_webhook_ca_file": None,
         "log_level": "info",
         "log_format": None,
         "https_proxy": None,
@@ -328,6 +329,7 @@ def test_other_prefixes_are_none_of_our_business() -> None:
         ({"CLIENT_KEY_FILE": "/k"}, "CLIENT_KEY_FILE"),
         ({"CLIENT_KEY_PASSPHRASE": "x"}, "CLIENT_KEY_PASSPHRASE"),
         ({"NOTIFY_WEBHOOK_SECRET": "x"}, "NOTIFY_WEBHOOK_SECRET"),
+        ({"NOTIFY_WEBHOOK_CA_FILE": "/ca.pem"}, "NOTIFY_WEBHOOK_CA_FILE"),
         ({"PUBLISH_GROUP": "0"}, "PUBLISH_GROUP"),
         ({"EXPOSE_PRIVATE_KEY": "true"}, "EXPOSE_PRIVATE_KEY"),
         ({"TOKEN": "plain"}, "TOKEN"),
@@ -681,7 +683,7 @@ def test_the_environment_of_the_process_is_not_looked_at(monkeypatch: pytest.Mon
 
 def test_every_variable_is_described_by_one_sentence() -> None:
     rows = describe()
-    assert len({row.name for row in rows}) == len(rows) == 32
+    assert len({row.name for row in rows}) == len(rows) == 33
     assert all(row.meaning.endswith(".") and row.default for row in rows)
 
 

@@ -273,7 +273,7 @@ def _alerted(alert: str, circumstances: Circumstances) -> ConnectorError:
             f"{detail}: there is no common TLS version or cipher, or it requires a client certificate"
         )
     return ConnectorUnauthenticated(
-        f"{detail}: it requires a client certificate, so it is not the token-secured Connector"
+        f"{detail}: it requires a client certificate, which only the certificate-secured Connector is shown"
     )
 
 

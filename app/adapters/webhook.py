@@ -1,51 +1,58 @@
 """The operator's webhook: each event as a signed JSON document."""
 
-import asyncio
 import hashlib
 import hmac
 import json
-import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 
-import httpx
-
 from ..core.notice import Notice
-from ..errors import NotificationError
+from ..errors import ConnectorError, NotificationError
+from .transport import Request, Transport
 
-_REQUEST_LIMIT = timedelta(seconds=10)
 # About two minutes in all: a receiver that restarts is waited for, one that is gone is not.
 _PAUSES = tuple(timedelta(seconds=each) for each in (1, 2, 5, 15, 30, 60))
 
 
 class Webhook:
-    """Posts to one URL, and takes any 2xx for an answer."""
+    """Posts to one URL. `name` says to the receiver which sidecar calls."""
 
     latest_only = False
 
     def __init__(
-        self, url: str, *, name: str, secret: str | None, sleep: Callable[[timedelta], Awaitable[None]]
+        self,
+        url: str,
+        *,
+        name: str,
+        secret: str | None,
+        transport: Transport,
+        sleep: Callable[[timedelta], Awaitable[None]],
     ) -> None:
         self._url = url
         self._name = name
         self._secret = secret
+        self._transport = transport
         self._sleep = sleep
 
     def wants(self, event: str) -> bool:  # noqa: ARG002 - every event
         return True
 
     async def deliver(self, notice: Notice) -> None:
-        """Raises NotificationError once the receiver has refused for two minutes."""
+        """Raises NotificationError if the receiver has not accepted it after two minutes."""
         body = self._body(notice)
-        headers = {"Content-Type": "application/json", **self._signature(body)}
-        reason = ""
+        request = Request(self._url, body, headers=self._signature(body))
         for pause in (*_PAUSES, None):
-            reason = await self._post(body, headers)
-            if not reason:
-                return
-            if pause is not None:
+            try:
+                await self._transport.deliver(request)
+            except ConnectorError as error:
+                if pause is None:
+                    raise NotificationError(f"the webhook failed: {error.detail}") from error
                 await self._sleep(pause)
-        raise NotificationError(f"the webhook was given up: {reason}")
+            else:
+                return
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
 
     def _body(self, notice: Notice) -> bytes:
         content = {
@@ -65,20 +72,6 @@ class Webhook:
             return {}
         digest = hmac.new(self._secret.encode(), body, hashlib.sha256).hexdigest()
         return {"Compass-Signature": f"sha256={digest}"}
-
-    async def _post(self, body: bytes, headers: Mapping[str, str]) -> str:
-        """Why it failed; empty if the receiver took it. Its answer's body is not even read."""
-        # 24 ms with the system's trust store, so not on the event loop.
-        context = await asyncio.to_thread(ssl.create_default_context)
-        try:
-            async with (
-                asyncio.timeout(_REQUEST_LIMIT.total_seconds()),
-                httpx.AsyncClient(verify=context, trust_env=False, follow_redirects=False) as client,
-                client.stream("POST", self._url, content=body, headers=headers) as answer,
-            ):
-                return "" if answer.is_success else f"status {answer.status_code}"
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            return type(error).__name__
 
 
 def _text(moment: datetime | None) -> str | None:

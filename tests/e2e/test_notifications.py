@@ -14,8 +14,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from tests.e2e.conftest import Start
+from tests.support.authority import Authority
 from tests.support.processes import SidecarProcess, wait_until
 from tests.support.receiver import receiver
+from tests.support.scripted_server import ConnectProxy, ScriptedServer, reply, server_context
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root for namespaces of its own")
 
@@ -154,6 +156,23 @@ def test_a_webhook_names_the_sidecar(start: Start, given: dict[str, str], expect
         start(notify_webhook=url, **given)
         wait_until(lambda: got, "the webhook")
     assert json.loads(got[0][1])["name"] == expected
+
+
+def test_a_webhook_is_verified_with_a_ca_file_of_its_own_and_goes_through_the_proxy(
+    start: Start, tmp_path: Path
+) -> None:
+    authority = Authority.create("Webhook CA")
+    (tmp_path / "webhook-ca.crt").write_bytes(authority.pem)
+    server = ScriptedServer(server_context(authority, "127.0.0.1"), reply(status=204))
+    with ConnectProxy() as proxy, server:
+        sidecar = start(
+            notify_webhook=server.url,
+            notify_webhook_ca_file=str(tmp_path / "webhook-ca.crt"),
+            connector_proxy=f"http://127.0.0.1:{proxy.port}",
+        ).ready()
+        wait_until(lambda: told(sidecar, "webhook", "success") == 1, "the webhook")
+        assert f"127.0.0.1:{server.port}" in [request.target for request in proxy.requests]
+        assert [request.json["event"] for request in server.requests] == ["imported"]
 
 
 @pytest.fixture
