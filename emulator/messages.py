@@ -13,14 +13,10 @@ MINTING = "Failed to get one-time token during fetching configuration process: c
 DIRECTOR = MINTING + "while calling director for CSR one time token: "
 SIGNING = "Error while signing Certificate Signing Request: "
 _DECODING = "Error while decoding Certificate Signing Request: "
-_NO_CERTIFICATE = (
-    "Failed to authenticate with Certificate. Invalid subject.: "
-    "Cannot read ClientIdFromCertificate key from context"
-)
+_NO_CERTIFICATE = "Failed to authenticate with Certificate. Invalid subject."
 _NO_IDENTITY = (
-    "Failed to authenticate request. Token authentication error: Failed to authenticate request, "
-    "token not provided: Cannot read ClientIdFromToken key from context. "
-    f"Certificate authentication error: {_NO_CERTIFICATE}"
+    "Failed to authenticate request. Token authentication error: "
+    f"Failed to authenticate with one time token.. Certificate authentication error: {_NO_CERTIFICATE}"
 )
 
 DIRECTOR_REFUSES_CONNECTIONS = (
@@ -29,7 +25,7 @@ DIRECTOR_REFUSES_CONNECTIONS = (
 )
 DIRECTOR_SLOW = (
     DIRECTOR + 'Post "http://compass-director.compass-system.svc.cluster.local:3000/graphql": '
-    "context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
+    "net/http: request canceled (Client.Timeout exceeded while awaiting headers)"
 )
 DIRECTOR_503 = DIRECTOR + "graphql: server returned a non-200 status code: 503"
 DIRECTOR_SCOPES = (
@@ -39,11 +35,9 @@ DIRECTOR_SCOPES = (
 DIRECTOR_NOT_FOUND = DIRECTOR + "graphql: Object not found [object=systemAuth]"
 CONSUMER_TYPE_UNSUPPORTED = MINTING + "No token generation for consumer type Integration System"
 CONSUMER_TYPE_MISSING = (
-    "Failed to authenticate request, consumer type not found: Cannot read ConsumerType key from context"
+    "Failed to authenticate request, consumer type not found: cannot read ConsumerType key from context"
 )
-TENANT_MISSING = (
-    MINTING + "Failed to authenticate request, tenant not found: Cannot read tenant key from context"
-)
+TENANT_MISSING = "Failed to authenticate request, tenant not found: cannot read TenantKey key from context"
 REVOKE_WITHOUT_CERTIFICATE = f"Failed to authenticate with certificate: {_NO_CERTIFICATE}"
 BAD_BASE64 = _DECODING + "Error while parsing base64 content. Incorrect value provided."
 BAD_PEM = SIGNING + "Error while decoding pem block."

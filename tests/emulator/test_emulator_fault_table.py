@@ -78,7 +78,10 @@ ANSWERS: dict[str, tuple[int, bytes]] = {
 
 MESSAGES = {
     "director-down": ("configuration", "CSR one time token: Post .*connection refused"),
-    "director-slow": ("configuration", "CSR one time token: Post .*context deadline exceeded"),
+    "director-slow": (
+        "configuration",
+        r"CSR one time token: Post .*net/http: request canceled \(Client.Timeout ",
+    ),
     "director-503": ("configuration", "graphql: server returned a non-200 status code: 503"),
     "director-scopes": ("configuration", "graphql: insufficient scopes"),
     "director-not-found": ("configuration", "graphql: Object not found"),
