@@ -153,6 +153,17 @@ def _parser() -> argparse.ArgumentParser:
         help="misbehave at random (RATE from 0 to 1; default 0.1)",
     )
     add("--seed", type=int, help="makes chaos repeatable (default: one of its own, which the summary shows)")
+    add(
+        "--client-id",
+        metavar="ID",
+        help="the CN of the first client credential (default: a new one, kept in --dir)",
+    )
+    add(
+        "--no-gateway",
+        dest="gateway",
+        action="store_false",
+        help="the Connector alone: it answers itself what the gateway would refuse",
+    )
     add("--fresh", action="store_true", help="issue the first client credential anew")
     add("--quiet", action="store_true", help="no summary")
     add("--list-faults", action="store_true", help="print the table of faults and end")

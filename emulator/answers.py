@@ -4,6 +4,7 @@ Each is named after who says it, because that is what a reader of a log has to f
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -12,6 +13,7 @@ from typing import Any
 from .clock import http_date
 
 JSON = "application/json"
+JSON_BY_DEFAULT = "application/json;charset=UTF-8"  # the Connector's own, where gqlgen sets none
 TEXT = "text/plain"
 
 
@@ -30,11 +32,14 @@ class Answer:
 
 
 def as_go_json(content: Any) -> bytes:
-    """Compact, UTF-8, and with `<`, `>` and `&` escaped, as Go's encoder writes."""
+    """Compact, UTF-8, and with `<`, `>` and `&` escaped, as Go's encoder writes.
+
+    What was no UTF-8 (a lone surrogate here) becomes an escaped U+FFFD.
+    """
     text = json.dumps(content, separators=(",", ":"), ensure_ascii=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
-    return text.encode("utf-8", "surrogatepass") + b"\n"
+    return re.sub("[\ud800-\udfff]", r"\\ufffd", text).encode() + b"\n"
 
 
 def graphql(data: Any) -> Answer:
@@ -50,11 +55,6 @@ def graphql_errors(errors: Sequence[dict[str, Any]], *, status: int = 200) -> An
 def transport_error(status: int, message: str) -> Answer:
     """gqlgen before it has an operation: a message and nothing else."""
     return graphql_errors([{"message": message}], status=status)
-
-
-def invalid(code: str, error: dict[str, Any]) -> Answer:
-    """gqlgen on a document or variables it cannot use."""
-    return graphql_errors([{**error, "extensions": {"code": code}}], status=422)
 
 
 def text(status: int, body: str) -> Answer:
@@ -98,11 +98,19 @@ def redirect(location: str) -> Answer:
 
 
 HEALTHY = text(200, "ok")
-UNAUTHENTICATED = Answer(400, b"", "application/json;charset=UTF-8")  # the standard one: ambiguous and empty
-TRANSPORT_NOT_SUPPORTED = transport_error(400, "transport not supported")
+UNAUTHENTICATED = Answer(400, b"", JSON_BY_DEFAULT)  # the standard one: ambiguous and empty
+TRANSPORT_NOT_SUPPORTED = replace(
+    transport_error(400, "transport not supported"), content_type=JSON_BY_DEFAULT
+)
+METHODS = Answer(200, b"", JSON_BY_DEFAULT).with_header("Allow", "OPTIONS, GET, POST")
+NO_HEAD = Answer(405, b"", JSON_BY_DEFAULT)
+PERSISTED_QUERY_NOT_FOUND = graphql_errors(
+    [{"message": "PersistedQueryNotFound", "extensions": {"code": "PERSISTED_QUERY_NOT_FOUND"}}]
+)
 MUTATION_BY_GET = transport_error(406, "GET requests only allow query operations")
-NOT_AN_OPERATION = invalid("GRAPHQL_VALIDATION_FAILED", {"message": "no operation provided"})
-PARSE_FAILED = invalid("GRAPHQL_PARSE_FAILED", {"message": "Unexpected <Invalid>"})
+PARSE_FAILED = graphql_errors(
+    [{"message": "Unexpected <Invalid>", "extensions": {"code": "GRAPHQL_PARSE_FAILED"}}], status=422
+)
 METHOD_NOT_ALLOWED = Answer(405)
 RBAC_DENIED = text(403, "RBAC: access denied")
 NO_RULE = oathkeeper(404, "Not Found", "Requested url does not match any rules")

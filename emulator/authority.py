@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.padding import PSS, PKCS1v15
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from . import der
+
 CERTIFICATE_SERIAL_NUMBER = 2  # of every leaf: a constant in the real Connector
 _BACKDATED = timedelta(hours=1)  # CAs and server certificates: somebody's clock may lag
 _ROOT_LIFETIME = timedelta(days=3650)
@@ -178,20 +180,9 @@ def sign_with_sha1(certificate: x509.Certificate, key: rsa.RSAPrivateKey) -> x50
     """
     signed = certificate.tbs_certificate_bytes.replace(_SHA256_WITH_RSA, _SHA1_WITH_RSA, 1)
     signature = key.sign(signed, PKCS1v15(), hashes.SHA1())  # noqa: S303 (what clients must refuse)
-    algorithm = _der(0x30, _SHA1_WITH_RSA + b"\x05\x00")
-    return x509.load_der_x509_certificate(_der(0x30, signed + algorithm + _der(0x03, b"\x00" + signature)))
-
-
-def _der(tag: int, content: bytes) -> bytes:
-    """One element of at most 65,535 bytes."""
-    size = len(content)
-    if size < 0x80:
-        return bytes([tag, size]) + content
-    return (
-        bytes([tag, 0x82]) + size.to_bytes(2, "big") + content
-        if size > 0xFF
-        else bytes([tag, 0x81, size]) + content
-    )
+    algorithm = der.write(der.SEQUENCE, _SHA1_WITH_RSA + b"\x05\x00")
+    content = signed + algorithm + der.write(der.BIT_STRING, b"\x00" + signature)
+    return x509.load_der_x509_certificate(der.write(der.SEQUENCE, content))
 
 
 def _certificate_authority(

@@ -16,7 +16,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
-from . import messages
+from . import der, messages
+from .der import BadDER
 from .subjects import SubjectConstants, common_name, values
 
 _PEM_BLOCK = re.compile(
@@ -93,12 +94,49 @@ def _first_pem_block(text: bytes) -> bytes | None:
 
 def _parse(block: bytes) -> x509.CertificateSigningRequest:
     try:
+        _check_structure(block)
         request = x509.load_der_x509_csr(block)
         _subject(request)
         request.public_key()
+    except BadDER as error:
+        raise _refused(f"Error while parsing CSR: asn1: {error}") from error
     except (ValueError, UnsupportedAlgorithm) as error:
         raise _refused("Error while parsing CSR: asn1: syntax error: data truncated") from error
     return request
+
+
+_PARAMETERS = (
+    "{optional:false explicit:false application:false private:false defaultValue:<nil> tag:<nil> "
+    "stringType:0 timeType:0 set:false omitEmpty:false}"
+)
+
+
+def _check_structure(block: bytes) -> None:
+    """Reads the outline of a request as Go reads its `certificateRequest`; raises BadDER."""
+    request = _expect(block, der.SEQUENCE, "certificateRequest")
+    if request.rest:
+        raise BadDER("syntax error: trailing data")
+    signed = _expect(request.content, der.SEQUENCE, "tbsCertificateRequest")
+    version = _expect(signed.content, der.INTEGER, "int")
+    subject = _expect(version.rest, None, "RawValue")
+    _expect(subject.rest, der.SEQUENCE, "publicKeyInfo")
+    algorithm = _expect(signed.rest, der.SEQUENCE, "AlgorithmIdentifier")
+    _expect(algorithm.rest, der.BIT_STRING, "BitString")
+
+
+def _expect(data: bytes, tag: int | None, name: str) -> der.Element:
+    """The first element, which has this tag (None: any) and is the field of a Go type; raises BadDER."""
+    element = der.read(data)
+    if tag is not None and element.tag != tag:
+        found = (
+            f"{{class:{element.tag >> 6} tag:{element.tag & 0x1F} length:{element.length} "
+            f"isCompound:{'true' if element.tag & 0x20 else 'false'}}}"
+        )
+        words = f"tags don't match ({tag & 0x1F} vs {found}) {_PARAMETERS} {name} @{element.begin}"
+        raise BadDER(f"structure error: {words}")
+    if not element.whole:
+        raise BadDER("syntax error: data truncated")
+    return element
 
 
 def _subject(request: x509.CertificateSigningRequest) -> x509.Name:

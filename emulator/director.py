@@ -40,9 +40,9 @@ class Director:
         self._by_token: dict[str, str] = {}
         self._owners: dict[str, str] = {}
 
-    def create(self, consumer_type: ConsumerType) -> SystemAuth:
-        """A new system auth, without a token yet."""
-        auth = SystemAuth(str(uuid.uuid4()), consumer_type)
+    def create(self, consumer_type: ConsumerType, client_id: str | None = None) -> SystemAuth:
+        """A new system auth, without a token yet; with this id, if one is given."""
+        auth = SystemAuth(client_id or str(uuid.uuid4()), consumer_type)
         self._auths[auth.id] = auth
         self._on_change()
         return auth

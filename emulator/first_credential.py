@@ -28,8 +28,15 @@ class FirstCredential:
     """Makes `client.crt` and `client.key`, or finds them good."""
 
     def __init__(
-        self, *, folder: Folder, operator: OperatorConfiguration, director: Director, registry: Registry
+        self,
+        *,
+        folder: Folder,
+        operator: OperatorConfiguration,
+        director: Director,
+        registry: Registry,
+        client_id: str | None = None,
     ) -> None:
+        self._client_id = client_id
         self._folder = folder
         self._operator = operator
         self._director = director
@@ -49,8 +56,8 @@ class FirstCredential:
     def issue(self, key: rsa.RSAPrivateKey, consumer_type: ConsumerType) -> x509.Certificate:
         """A new one for this key, of the same system auth if that still exists."""
         previous = self._leaf()
-        auth = self._director.find(common_name(previous.subject)) if previous else None
-        auth = auth or self._director.create(consumer_type)
+        client_id = self._client_id or (common_name(previous.subject) if previous else "")
+        auth = self._director.find(client_id) or self._director.create(consumer_type, self._client_id)
         now = real_now()
         request = LeafRequest(
             subject=as_go_writes(self._operator.subject.name(auth.id)),
@@ -87,6 +94,7 @@ class FirstCredential:
             leaf.verify_directly_issued_by(self._operator.authority.issuer.certificate)
         except (ValueError, TypeError, InvalidSignature):
             return False
-        known = self._director.find(common_name(leaf.subject)) is not None
+        client_id = common_name(leaf.subject)
+        known = self._director.find(client_id) is not None and self._client_id in (None, client_id)
         revoked = self._registry.revoked(fingerprint(leaf))
         return known and not revoked and self._operator.subject.match(leaf.subject)

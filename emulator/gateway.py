@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 
 from cryptography import x509
 
-from . import answers
+from . import answers, gojson
 from .answers import Answer
 from .authority import fingerprint
 from .circumstance import Circumstance, DoorName
@@ -31,11 +31,11 @@ from .fault_kinds import (
     Rewrite,
 )
 from .fault_plan import FaultPlan, Occasion
-from .graphql_engine import CONNECTOR, DIRECTOR, Call, Endpoint, Resolvers, execute, read_call
+from .graphql_engine import Asked, Call, Endpoint, Resolvers
 from .journal import Entry, Journal
 from .line import Line
 from .registry import Registry
-from .subjects import common_name
+from .subjects import common_name, subject_of
 
 PATH = "/connector/graphql"  # exact: a trailing slash is somebody else's
 DIRECTOR_PATH = "/director/graphql"
@@ -99,7 +99,9 @@ class Gateway:
         plan: FaultPlan,
         journal: Journal,
         clock: Clock,
+        audit: bool = True,
     ) -> None:
+        self._audit = audit
         self._connector = connector
         self._director = director
         self._director_api = director_api
@@ -107,21 +109,32 @@ class Gateway:
         self._plan = plan
         self._journal = journal
         self._clock = clock
+        self._connector_endpoint = Endpoint(
+            "schema.graphql",
+            {
+                "configuration": "configuration",
+                "signCertificateSigningRequest": "sign",
+                "revokeCertificate": "revoke",
+            },
+            introspection="probe",
+            otherwise="other",
+        )
+        self._director_endpoint = Endpoint(
+            "director.graphql", {}, introspection="director", otherwise="director"
+        )
 
     def handle(self, request: Request, visitor: Visitor) -> Outcome:
         """The outcome of one request, acted upon and written down."""
-        if request.path == "/healthz" and request.method in ("GET", "HEAD"):
-            return Outcome(answers.HEALTHY)
         if request.path == ADAPTER_PATH and request.method == "POST" and visitor.door == "token":
             return self._adapter(request, visitor)
-        endpoint = _endpoint(request, visitor)
-        if endpoint is None:
+        endpoint = self._endpoint(request, visitor)
+        if endpoint is None or (self._audit and request.method not in ("GET", "POST")):
             return Outcome(answers.NO_RULE)
-        call = _read(endpoint, request)
+        call = endpoint.call(_asked(request))
         circumstance = self._circumstance(call, visitor)
-        visit = _Visit(call, circumstance, self._plan.occasion(circumstance))
+        visit = _Visit(call, circumstance, self._plan.occasion(circumstance), endpoint)
         outcome = self._answer(request, visitor, visit)
-        if endpoint is DIRECTOR:
+        if endpoint is self._director_endpoint:
             outcome = _naming_caller(outcome, visitor)
         self._journal.record(self._entry(request, visitor, visit, outcome))
         return outcome
@@ -133,7 +146,7 @@ class Gateway:
         """
         call = Call(operation="adapter")
         circumstance = self._circumstance(call, visitor)
-        visit = _Visit(call, circumstance, self._plan.nothing(circumstance), self._by_token(request))
+        visit = _Visit(call, circumstance, self._plan.nothing(circumstance), caller=self._by_token(request))
         outcome = Outcome(answers.METHOD_NOT_ALLOWED)
         self._journal.record(self._entry(request, visitor, visit, outcome))
         return outcome
@@ -145,14 +158,16 @@ class Gateway:
         if edge := visit.occasion.take(EdgeAnswer):
             return self._on_its_way(edge.fault.act(visit.circumstance, edge.param), visit)
         visit.caller = self._identify(request, visitor)
-        return self._on_its_way(self._behind_the_gate(visit), visit)
+        return self._on_its_way(self._behind_the_gate(request, visit), visit)
 
-    def _behind_the_gate(self, visit: "_Visit") -> Answer:
+    def _behind_the_gate(self, request: Request, visit: "_Visit") -> Answer:
         """In the order of the path: gate, gateway, identity, gqlgen, resolver."""
         if gate := visit.occasion.take(GateAnswer):
             return gate.fault.act(visit.circumstance, gate.param)
-        if visit.call.gateway_failure:
-            return visit.call.gateway_failure
+        if request.too_large:
+            return answers.TOO_LARGE
+        if self._audit and request.method == "POST" and not _auditable(request.body):
+            return answers.BAD_GATEWAY
         if visit.caller is None:
             return answers.UNAUTHENTICATED
         return visit.call.failure or self._execute(visit, visit.caller)
@@ -161,16 +176,24 @@ class Gateway:
         if message := visit.occasion.take(Message):
             text = message.fault.act(visit.circumstance, message.param)
             return answers.graphql_errors([{"message": text, "path": [visit.call.response_key]}])
-        data, errors = execute(visit.call, self._resolvers(visit, caller))
-        answer = answers.graphql_errors(errors) if errors else answers.graphql(data)
+        assert visit.endpoint is not None  # noqa: S101 (only an endpoint's calls come here)
+        answer = visit.endpoint.execute(visit.call, self._resolvers(visit, caller))
         if spoilt := visit.occasion.take(Rewrite):
             return spoilt.fault.act(answer, visit.circumstance, spoilt.param)
         return answer
 
     def _resolvers(self, visit: "_Visit", caller: Caller) -> Resolvers:
-        if visit.call.endpoint is DIRECTOR:
+        if visit.endpoint is self._director_endpoint:
             return self._director_api.resolvers(caller)
         return self._connector.resolvers(caller, visit.occasion)
+
+    def _endpoint(self, request: Request, visitor: Visitor) -> Endpoint | None:
+        """What a path leads to; the Director is behind the certificate-secured door only."""
+        if request.path == PATH:
+            return self._connector_endpoint
+        if request.path == DIRECTOR_PATH and visitor.door == "mtls":
+            return self._director_endpoint
+        return None
 
     def _on_its_way(self, answer: Answer, visit: "_Visit") -> Outcome:
         if dated := visit.occasion.take(DateHeader):
@@ -200,10 +223,13 @@ class Gateway:
         return Caller(auth=auth)
 
     def _by_certificate(self, certificate: x509.Certificate | None) -> Caller | None:
-        if certificate is None or not self._connector.operator.subject.match(certificate.subject):
+        if certificate is None:
+            return None
+        subject = subject_of(certificate)
+        if not self._connector.operator.subject.match(subject):
             return None
         key = fingerprint(certificate)
-        auth = self._director.find(common_name(certificate.subject))
+        auth = self._director.find(common_name(subject))
         if auth is None or self._registry.revoked(key):
             return None
         self._director.certificate_used(auth)
@@ -222,7 +248,7 @@ class Gateway:
     def _entry(self, request: Request, visitor: Visitor, visit: "_Visit", outcome: Outcome) -> Entry:
         certificate = visitor.certificate
         answer = outcome.answer
-        presented = common_name(certificate.subject) if certificate else None
+        presented = common_name(subject_of(certificate)) if certificate else None
         return Entry(
             at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             door=visitor.door,
@@ -247,25 +273,28 @@ class _Visit:
     call: Call
     circumstance: Circumstance
     occasion: Occasion
+    endpoint: Endpoint | None = None
     caller: Caller | None = None
 
 
-def _endpoint(request: Request, visitor: Visitor) -> Endpoint | None:
-    """What a path leads to; the Director is behind the certificate-secured door only."""
-    if request.path == PATH:
-        return CONNECTOR
-    return DIRECTOR if request.path == DIRECTOR_PATH and visitor.door == "mtls" else None
-
-
-def _read(endpoint: Endpoint, request: Request) -> Call:
-    if request.too_large:
-        return endpoint.failed(gateway_failure=answers.TOO_LARGE)
-    return read_call(
-        endpoint,
-        request.method,
+def _asked(request: Request) -> Asked:
+    return Asked(
+        method=request.method,
         content_type=request.headers.get("content-type", ""),
+        upgrade=bool(request.headers.get("upgrade")),
+        query=request.target.partition("?")[2],
         body=request.body,
-        query=request.query,
+    )
+
+
+def _auditable(body: bytes) -> bool:
+    """Whether the gateway can read a body: one JSON object whose query, if there is one, is a text."""
+    try:
+        content = gojson.unmarshal(body)
+    except gojson.NotJSON:
+        return False
+    return content is None or (
+        isinstance(content, dict) and gojson.kind(content.get("query", "")) == "string"
     )
 
 

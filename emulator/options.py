@@ -36,6 +36,8 @@ class EmulatorOptions:
     clock_offset: timedelta = timedelta()
     latency: timedelta = timedelta()
     tls_max: Literal["1.2", "1.3"] = "1.3"
+    gateway: bool = True  # without it the Connector answers what the gateway would refuse
+    client_id: str | None = None  # the CN of the first credential; by default a new one
     faults: tuple[str, ...] = ()
     chaos: float = 0.0
     seed: int | None = None

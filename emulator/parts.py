@@ -50,10 +50,14 @@ class Parts:
             latency=self.latency,
         )
 
-    def first_credential(self) -> FirstCredential:
+    def first_credential(self, client_id: str | None) -> FirstCredential:
         """What the emulator comes with."""
         return FirstCredential(
-            folder=self.folder, operator=self.operator, director=self.director, registry=self.registry
+            folder=self.folder,
+            operator=self.operator,
+            director=self.director,
+            registry=self.registry,
+            client_id=client_id,
         )
 
 
@@ -96,6 +100,7 @@ def build(options: EmulatorOptions, folder: Folder) -> Parts:
             plan=plan,
             journal=journal,
             clock=clock,
+            audit=options.gateway,
         ),
         latency=options.latency,
     )

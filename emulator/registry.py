@@ -13,7 +13,7 @@ from typing import Any
 from cryptography import x509
 
 from .authority import fingerprint
-from .subjects import common_name
+from .subjects import common_name, subject_of
 
 _REMEMBERED = 5_000  # certificates listed by the control endpoint; a soak test issues more
 
@@ -51,11 +51,11 @@ class Registry:
 
     def record(self, certificate: x509.Certificate, *, issued_at: float | None = None) -> None:
         """Remembers an issued certificate and the moment: now, or this reading of the monotonic clock."""
-        key = fingerprint(certificate)
+        key, subject = fingerprint(certificate), subject_of(certificate)
         self._issued[key] = Issued(
             fingerprint_sha256=key,
-            client_id=common_name(certificate.subject),
-            subject=certificate.subject.rfc4514_string(),
+            client_id=common_name(subject),
+            subject=subject.rfc4514_string(),
             not_before=_iso(certificate.not_valid_before_utc.isoformat()),
             not_after=_iso(certificate.not_valid_after_utc.isoformat()),
             monotonic=time.monotonic() if issued_at is None else issued_at,

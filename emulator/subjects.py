@@ -12,6 +12,8 @@ from cryptography import x509
 from cryptography.x509.name import _ASN1Type  # the only way to ask for PrintableString, as Go writes it
 from cryptography.x509.oid import NameOID
 
+from . import der
+
 _PART = re.compile(r",(?=(?:O|OU|L|ST|C|CN)=)")
 _FIELDS = {
     "O": "organization",
@@ -96,6 +98,24 @@ def values(subject: x509.Name, oid: x509.ObjectIdentifier) -> list[str]:
     return [str(attribute.value) for attribute in subject if attribute.oid == oid]
 
 
+def subject_of(certificate: x509.Certificate) -> x509.Name:
+    """The subject, which pyca does not read if it has the same attribute twice in one RDN."""
+    try:
+        return certificate.subject
+    except ValueError:
+        *_, subject, _key, _extensions = der.children(der.read(certificate.tbs_certificate_bytes).content)
+        return _quietly([_rdn(element.content) for element in der.children(subject.content)])
+
+
+def _rdn(content: bytes) -> list[x509.NameAttribute[str]]:
+    """Of a subject as it is written here: attributes of X.520, as PrintableString or UTF8String."""
+    pairs = [list(der.children(element.content)) for element in der.children(content)]
+    return [
+        _attribute(x509.ObjectIdentifier(f"2.5.4.{oid.content[-1]}"), value.content.decode())
+        for oid, value in pairs
+    ]
+
+
 def common_name(subject: x509.Name) -> str:
     """The CN as Go reads it: the last one, empty if there is none."""
     return (values(subject, NameOID.COMMON_NAME) or [""])[-1]
@@ -104,14 +124,23 @@ def common_name(subject: x509.Name) -> str:
 def as_go_writes(subject: x509.Name) -> x509.Name:
     """The subject re-encoded by Go: fixed order, PrintableString where possible, one RDN per kind.
 
-    Several values of one kind (a second OU) become one multi-valued RDN, sorted by DER.
+    Several values of one kind (a second OU) become one multi-valued RDN, sorted by DER; equal ones stay.
     """
     rdns = []
     for oid in _GO_ORDER:
-        found = list(dict.fromkeys(values(subject, oid)))
+        found = values(subject, oid)
         if found:
             rdns.append([_attribute(oid, value) for value in (found[-1:] if oid in _SINGLE else found)])
     return _quietly(rdns)
+
+
+class _Attribute(x509.NameAttribute[str]):
+    """One that equals no other: pyca refuses an RDN with two equal ones, and Go writes it."""
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
 
 
 def with_title(subject: x509.Name, text: str) -> x509.Name:
@@ -124,7 +153,7 @@ def _attribute(oid: x509.ObjectIdentifier, value: str) -> x509.NameAttribute[str
     kind = _ASN1Type.PrintableString if _PRINTABLE.fullmatch(value) else _ASN1Type.UTF8String
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the real one signs a seven-letter country if it is configured so
-        return x509.NameAttribute(oid, value, kind, _validate=False)
+        return _Attribute(oid, value, kind, _validate=False)
 
 
 def _quietly(rdns: list[list[x509.NameAttribute[str]]]) -> x509.Name:

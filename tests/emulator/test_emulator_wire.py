@@ -1,5 +1,6 @@
 """What the Connector says on the wire (connector-contract.md, sections 1 and 2)."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -92,19 +93,12 @@ async def test_introspection_is_on(emulator: Emulator) -> None:
     assert names == ["signCertificateSigningRequest", "revokeCertificate"]
 
 
-async def test_healthz_answers_ok_at_both_doors(emulator: Emulator) -> None:
-    root = emulator.endpoints.connector_url.removesuffix("/connector/graphql")
-    async with httpx.AsyncClient(
-        verify=client_context(emulator, own_credential(emulator)), trust_env=False
-    ) as client:
-        assert (await client.get(f"{root}/healthz")).text == "ok"
-    root = emulator.endpoints.token_connector_url.removesuffix("/connector/graphql")
-    async with httpx.AsyncClient(verify=client_context(emulator), trust_env=False) as client:
-        assert (await client.get(f"{root}/healthz")).text == "ok"
-
-
-async def test_the_path_is_exact(emulator: Emulator) -> None:
-    answer = await call(emulator, path="/", json={"query": PROBE})
+@pytest.mark.parametrize("path", ["/connector/graphql/", "/connector", "/", "/healthz"])
+async def test_oathkeeper_has_a_rule_for_the_exact_path_alone(emulator: Emulator, path: str) -> None:
+    url = emulator.endpoints.connector_url.removesuffix("/connector/graphql") + path
+    context = client_context(emulator, own_credential(emulator))
+    async with httpx.AsyncClient(verify=context, trust_env=False) as client:
+        answer = await client.post(url, json={"query": PROBE})
     assert answer.status_code == 404
     assert answer.json()["error"]["code"] == 404
     assert answer.json()["error"]["status"] == "Not Found"
@@ -120,15 +114,19 @@ async def test_queries_work_by_get_and_mutations_do_not(emulator: Emulator) -> N
     }
 
 
-@pytest.mark.parametrize(
-    ("method", "headers"),
-    [("POST", {"Content-Type": "text/plain"}), ("PUT", JSON), ("DELETE", JSON), ("PATCH", JSON)],
-)
-async def test_another_method_or_content_type_is_not_supported(
-    emulator: Emulator, method: str, headers: dict[str, str]
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"])
+async def test_oathkeeper_has_no_rule_for_another_method(emulator: Emulator, method: str) -> None:
+    answer = await call(emulator, method, headers=JSON, content=json.dumps({"query": PROBE}))
+    assert answer.status_code == 404
+
+
+@pytest.mark.parametrize("headers", [{"Content-Type": "text/plain"}, {**JSON, "Upgrade": "websocket"}])
+async def test_another_content_type_or_protocol_is_not_supported(
+    emulator: Emulator, headers: dict[str, str]
 ) -> None:
-    answer = await call(emulator, method, headers=headers, content=json.dumps({"query": PROBE}))
+    answer = await call(emulator, headers=headers, content=json.dumps({"query": PROBE}))
     assert answer.status_code == 400
+    assert answer.headers["content-type"] == "application/json;charset=UTF-8"
     assert answer.content == b'{"errors":[{"message":"transport not supported"}],"data":null}'
 
 
@@ -137,16 +135,34 @@ async def test_a_charset_after_the_content_type_is_fine(emulator: Emulator) -> N
     assert (await call(emulator, headers=headers, content=json.dumps({"query": PROBE}))).status_code == 200
 
 
-@pytest.mark.parametrize("body", [b"", b"query { __typename }", b"[1]", b"\xff", b"[" * 100_000])
-async def test_what_is_not_json_gets_an_empty_502_from_the_gateway(emulator: Emulator, body: bytes) -> None:
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"query { __typename }",
+        b"[1]",
+        b"\xff",
+        b"[" * 100_000,
+        b'{"query": 5}',
+        b'{"query": null}',
+        b'{"query": "{ __typename }"} x',
+        b'\xef\xbb\xbf{"query": "{ __typename }"}',
+    ],
+)
+async def test_what_the_gateway_cannot_audit_gets_its_empty_502(emulator: Emulator, body: bytes) -> None:
     answer = await call(emulator, headers=JSON, content=body)
     assert (answer.status_code, answer.content) == (502, b"")
 
 
-async def test_json_of_another_shape_reaches_gqlgen(emulator: Emulator) -> None:
-    answer = await call(emulator, json={"query": 5})
+async def test_without_the_gateway_the_connector_quotes_a_body_that_it_cannot_read(folder: Path) -> None:
+    async with Emulator.start(EmulatorOptions(dir=folder, gateway=False)) as running:
+        answer = await call(running, headers=JSON, content=b'{"query": 5, "secret": "<\xff>"}')
     assert answer.status_code == 400
-    assert answer.json()["errors"][0]["message"].startswith("json request body could not be decoded: ")
+    assert answer.content == (
+        b'{"errors":[{"message":"json request body could not be decoded: json: cannot unmarshal number into '
+        b"Go struct field RawParams.query of type string body:"
+        b'{\\"query\\": 5, \\"secret\\": \\"\\u003c\\ufffd\\u003e\\"}"}],"data":null}'
+    )
 
 
 @pytest.mark.parametrize(
@@ -161,7 +177,7 @@ async def test_json_of_another_shape_reaches_gqlgen(emulator: Emulator) -> None:
         ({"query": "query { nonsense }"}, "GRAPHQL_VALIDATION_FAILED"),
         ({"query": ""}, "GRAPHQL_VALIDATION_FAILED"),
         ({"query": SIGN}, "GRAPHQL_VALIDATION_FAILED"),
-        ({"query": SIGN, "variables": {"csr": 5}}, "GRAPHQL_VALIDATION_FAILED"),
+        ({"query": SIGN, "variables": {"csr": True}}, "GRAPHQL_VALIDATION_FAILED"),
         ({"query": "query A { __typename }", "operationName": "B"}, "GRAPHQL_VALIDATION_FAILED"),
     ],
 )
@@ -190,6 +206,42 @@ async def test_whoever_has_no_identity_gets_an_empty_400_whatever_they_ask(emula
 async def test_two_results_in_one_document_share_one_fate(emulator: Emulator) -> None:
     both = 'mutation { a: revokeCertificate b: signCertificateSigningRequest(csr: "?") { caCertificate } }'
     assert message(await ask(emulator, both)).startswith("Error while decoding")
+    assert emulator.counters["revocations"] == 1
+
+
+async def test_a_query_can_be_named_by_its_hash_once_it_was_sent_with_it(emulator: Emulator) -> None:
+    digest = hashlib.sha256(PROBE.encode()).hexdigest()
+    persisted = {"extensions": {"persistedQuery": {"version": 1, "sha256Hash": digest}}}
+    assert "PersistedQueryNotFound" in (await call(emulator, json=persisted)).text
+    assert (await call(emulator, json=persisted | {"query": PROBE})).json()["data"]
+    assert (await call(emulator, json=persisted)).json() == {"data": {"__typename": "Query"}}
+
+
+@pytest.mark.parametrize(
+    ("parts", "message_"),
+    [
+        ([], "first part must be operations"),
+        ([("operations", "{")], "operations form field could not be decoded"),
+        ([("operations", json.dumps({"query": PROBE}))], "second part must be map"),
+        (
+            [("operations", json.dumps({"query": PROBE})), ("map", "[]")],
+            "map form field could not be decoded",
+        ),
+        (
+            [("operations", json.dumps({"query": PROBE})), ("map", '{"0": []}')],
+            "failed to get key 0 from form",
+        ),
+    ],
+)
+async def test_a_form_is_read_part_by_part(folder: Path, parts: list[tuple[str, str]], message_: str) -> None:
+    form = "".join(
+        f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{content}\r\n'
+        for name, content in parts
+    )
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    async with Emulator.start(EmulatorOptions(dir=folder, gateway=False)) as running:
+        answer = await call(running, headers=headers, content=f"{form}--x--\r\n")
+    assert (answer.status_code, answer.json()["errors"][0]["message"]) == (422, message_)
 
 
 async def test_several_requests_share_a_connection_even_when_sent_at_once(emulator: Emulator) -> None:
