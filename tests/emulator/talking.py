@@ -4,6 +4,7 @@ import asyncio
 import base64
 import socket
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,8 +163,9 @@ async def exchange(
     request: bytes | None = None,
     door: str = "mtls",
     patience: float = 3.0,
+    ends: Callable[[bytes], bool] = lambda _received: False,
 ) -> bytes:
-    """What a bare TLS client reads until the end; raises what the socket raised."""
+    """What a bare TLS client reads until the end, or until it has enough; raises what the socket raised."""
     at = emulator.endpoints
     url = urlsplit(at.connector_url if door == "mtls" else at.token_connector_url)
 
@@ -174,7 +176,7 @@ async def exchange(
             context.wrap_socket(plain, server_hostname=url.hostname) as line,
         ):
             line.sendall(request_bytes() if request is None else request)
-            while data := line.recv(65_536):
+            while not ends(bytes(received)) and (data := line.recv(65_536)):
                 received += data
         return bytes(received)
 
