@@ -117,7 +117,7 @@ _WORDS = ("common-name", "country", "organization", "organizational-unit", "loca
 MESSAGES = (
     *_at("configuration", UNAVAILABLE, "director-down", "director-slow", "director-503"),
     *_at("configuration", UNAVAILABLE, "director-scopes", "director-not-found"),
-    *_at("configuration", UNAUTHENTICATED, "consumer-type-missing", "tenant-missing"),
+    *_at("configuration", UNAVAILABLE, "consumer-type-missing", "tenant-missing"),
     *_at("configuration", REJECTED, "consumer-type-unsupported"),
     Row("unauthenticated", UNAUTHENTICATED),
     *_at("revoke", REJECTED, "revoke-unauthenticated"),
