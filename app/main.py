@@ -17,9 +17,8 @@ from datetime import timedelta
 from functools import partial
 from typing import NoReturn
 
-import uvloop
-
 from . import __version__
+from .adapters import loop
 from .adapters.anchors import Anchors
 from .adapters.clock import Clock
 from .adapters.command import Command, reap_orphans
@@ -261,11 +260,11 @@ def serve_until_signal(environment: Mapping[str, str]) -> int:
     except SettingsError as error:
         return _fail(error)
     log = _configure_logging(settings, environment)
-    return uvloop.run(_run_to_the_end(settings, environment, log))
+    return loop.run(_run_to_the_end(settings, environment, log))
 
 
 async def _run_to_the_end(settings: Settings, environment: Mapping[str, str], log: StderrHandler) -> NoReturn:
-    """Ends the process itself: the event loop would wait for a thread that hangs in a name lookup."""
+    """Ends the process itself: the event loop would wait for a thread that hangs."""
     status = 0
     try:
         await run(settings, environment, lines_dropped=lambda: log.dropped)
@@ -301,8 +300,6 @@ async def run(
     """Serve until SIGTERM or SIGINT. Raises SettingsError or StoreLocked when it cannot start."""
     if settings.ignored_variables:
         _log.info("ignored-variables", extra={"names": list(settings.ignored_variables)})
-    # Makes libuv's threads for name lookups: it aborts the process if it cannot make them later.
-    await asyncio.get_running_loop().getaddrinfo("127.0.0.1", None)
     house = await asyncio.to_thread(build, settings, environment)
     try:
         await house.scheduler.start()

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
-from ..adapters import files
+from ..adapters import files, loop
 from ..adapters.clock import Clock
 from ..adapters.connector import Connector, Observation
 from ..adapters.credential_files import CredentialFiles
@@ -52,7 +52,7 @@ def examine(environ: Mapping[str, str], report: Report) -> None:
     settings = Settings.from_environment(
         environ, read=Reader("settings").read, default_store_dir=find_store_dir()
     )
-    asyncio.run(_Examination(settings, report).run())
+    loop.run(_Examination(settings, report).run())
 
 
 class _Examination:
