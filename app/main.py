@@ -127,8 +127,9 @@ def _furnish(settings: Settings, environment: Mapping[str, str], clock: Clock, s
         if observation.date is not None:
             connector_clock.note(observation.date)
 
+    anchors = Anchors("COMPASS_CONNECTOR_CA_FILE", settings.connector_ca_file)
     connector = Connector(
-        ca_file=settings.connector_ca_file,
+        anchors=anchors,
         proxy_for=settings.proxy_for,
         timeout=settings.connector_timeout,
         observe=observe,
@@ -155,7 +156,7 @@ def _furnish(settings: Settings, environment: Mapping[str, str], clock: Clock, s
         renewal=renewal,
         journal=events,
         notifier=notifier,
-        inputs=_inputs(settings, clock, store),
+        inputs=_inputs(settings, clock, store, anchors),
         connector_clock=connector_clock,
         policy=Policy(
             settings.renewal_window_ratio, settings.renewal_jitter_ratio, settings.renewal_min_interval
@@ -180,7 +181,7 @@ def _worker(name: str) -> Worker:
     return worker
 
 
-def _inputs(settings: Settings, clock: Clock, store: Store) -> OperatorInputs:
+def _inputs(settings: Settings, clock: Clock, store: Store, anchors: Anchors) -> OperatorInputs:
     files = None
     if settings.client_certificate_file is not None and settings.client_key_file is not None:
         phrase = settings.client_key_passphrase
@@ -189,6 +190,7 @@ def _inputs(settings: Settings, clock: Clock, store: Store) -> OperatorInputs:
     return OperatorInputs(
         clock=clock,
         files=files,
+        anchors=anchors,
         token=settings.token.get_secret_value() if settings.token is not None else None,
         token_file=settings.token_file,
         token_url=settings.token_connector_url,

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from compass_sidecar.adapters.anchors import Anchors
 from compass_sidecar.adapters.credential_files import CredentialFiles
 from compass_sidecar.adapters.inputs import OperatorInputs
 from compass_sidecar.errors import KeyMismatch, RequestRefused
@@ -19,6 +20,7 @@ def inputs(**options: object) -> OperatorInputs:
     given = {
         "clock": FakeClock(),
         "files": None,
+        "anchors": Anchors("COMPASS_CONNECTOR_CA_FILE", None),
         "token": None,
         "token_file": None,
         "token_url": TOKEN_URL,

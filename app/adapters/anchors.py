@@ -11,13 +11,12 @@ from .reader import Reader
 
 
 class Anchors:
-    """The file is read again before each call. While it cannot be used, the anchors read last stay in use,
-    and `problem` says what is wrong with it."""
+    """The file is read again before each call. While it cannot be used, the anchors read last stay in use."""
 
     def __init__(self, variable: str, file: Path | None) -> None:
         self.variable = variable
         self.file = file
-        self.problem: str | None = None
+        self._problem: str | None = None
         self._certificates: tuple[bytes, ...] | None = None
         self._reader = Reader("anchors")
 
@@ -26,19 +25,25 @@ class Anchors:
         if self.file is None:
             return None
         try:
-            self._certificates, self.problem = await self._reader.run(_read, self.file), None
+            self._certificates, self._problem = await self._reader.run(_read, self.file), None
         except OSError as error:
             self._blame(files.reason(error))
         except ValueError as error:
             self._blame(str(error))
         return self._certificates
 
+    async def check(self) -> None:
+        """Raises ConnectorUntrusted if the file cannot be used now."""
+        await self.read()
+        if self._problem is not None:
+            raise ConnectorUntrusted(self._problem)
+
     def context(self) -> ssl.SSLContext:
         """A context that trusts them alone. Blocks. Raises ConnectorUntrusted if there are none."""
         if self.file is None:
             return system_context()
         if self._certificates is None:
-            raise ConnectorUntrusted(self.problem or f"{self.variable} was not read yet")
+            raise ConnectorUntrusted(self._problem or f"{self.variable} was not read yet")
         context = _context()
         context.load_verify_locations(cadata=b"".join(self._certificates))
         # What an operator names is an anchor, even if it is an intermediate or the server's own certificate.
@@ -46,7 +51,9 @@ class Anchors:
         return context
 
     def _blame(self, fault: str) -> None:
-        self.problem = f"{self.variable} {self.file} cannot be used: {fault}"
+        self._problem = (
+            f"{self.variable}: {self.file} cannot be used: {fault}; it should have the PEM of the server's CA"
+        )
 
 
 def _read(file: Path) -> tuple[bytes, ...]:

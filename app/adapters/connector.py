@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from ..core.answer import (
@@ -85,13 +84,12 @@ class Connector:
     def __init__(
         self,
         *,
-        ca_file: Path | None,
+        anchors: Anchors,
         proxy_for: Callable[[str], str | None],
         timeout: timedelta,
         observe: Callable[[Observation], None],
         now: Callable[[], datetime],
     ) -> None:
-        anchors = Anchors("COMPASS_CONNECTOR_CA_FILE", ca_file)
         self._transport = Transport(anchors=anchors, proxy_for=proxy_for, timeout=timeout, now=now)
         self._observe = observe
         self._now = now

@@ -9,6 +9,7 @@ from ..core.credential import Credential
 from ..core.token import OneTimeToken, parse_token
 from ..errors import KeyMismatch, MalformedCredential, RequestRefused
 from . import files
+from .anchors import Anchors
 from .reader import Reader
 
 # kubelet swaps a Secret's files one volume at a time; a pair that does not fit now may in a moment.
@@ -38,6 +39,7 @@ class OperatorInputs:
         *,
         clock: Clock,
         files: Files | None,
+        anchors: Anchors,
         token: str | None,
         token_file: Path | None,
         token_url: str | None,
@@ -45,6 +47,7 @@ class OperatorInputs:
     ) -> None:
         self._clock = clock
         self._files = files
+        self._anchors = anchors
         self._token = token
         self._token_file = token_file
         self._token_url = token_url
@@ -52,6 +55,9 @@ class OperatorInputs:
         self._spent: set[str] = set()
         self._pair_reader, self._token_reader = Reader("credential files"), Reader("token file")
         self._given_up = False
+
+    async def check_anchors(self) -> None:
+        await self._anchors.check()
 
     async def credential(self) -> Credential | None:
         if self._files is None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from ..adapters import files, loop
+from ..adapters.anchors import Anchors
 from ..adapters.clock import Clock
 from ..adapters.connector import Connector, Observation
 from ..adapters.credential_files import CredentialFiles
@@ -60,6 +61,7 @@ class _Examination:
         self._settings = settings
         self._report = report
         self._clock = Clock()
+        self._anchors = Anchors("COMPASS_CONNECTOR_CA_FILE", settings.connector_ca_file)
         self._seen: list[Observation] = []
 
     async def run(self) -> None:
@@ -149,6 +151,7 @@ class _Examination:
         inputs = OperatorInputs(
             clock=self._clock,
             files=None,
+            anchors=self._anchors,
             token=settings.token.get_secret_value() if settings.token is not None else None,
             token_file=settings.token_file,
             token_url=settings.token_connector_url,
@@ -223,7 +226,7 @@ class _Examination:
     async def _call(self, url: str, held: _Held | None) -> SidecarError | None:
         """The probe, which passes everything on the way and changes nothing at the other end."""
         connector = Connector(
-            ca_file=self._settings.connector_ca_file,
+            anchors=self._anchors,
             proxy_for=self._settings.proxy_for,
             timeout=self._settings.connector_timeout,
             observe=self._seen.append,

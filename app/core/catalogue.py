@@ -52,6 +52,10 @@ REASONS: Mapping[str, Words] = {
         "The CA ends before the certificate that it signed.",
         "The operator of Compass has to renew the CA.",
     ),
+    "connector-ca-unusable": Words(
+        "The trust anchors for the Connector cannot be read; those that were read last stay in use.",
+        "The newest event of that name says what is wrong with COMPASS_CONNECTOR_CA_FILE.",
+    ),
     "import-rejected": Words(
         "The mounted certificate and key cannot be used; the ones in the store still are.",
         "The newest event of that name says what is wrong with the files.",
@@ -119,6 +123,7 @@ EVENTS: Mapping[str, str] = {
     "attempt-failed": "An attempt failed",
     "connect-needed": "A new one-time token is needed",
     "connected": "Connected with a one-time token",
+    "connector-ca-unusable": "The trust anchors for the Connector cannot be read",
     "connector-url-differs": "The Connector names another URL than the one that is set",
     "expiring": "A tenth of the lifetime is left",
     "import-rejected": "The mounted certificate and key cannot be used",

@@ -34,6 +34,7 @@ REASONS = (
     "connector-url-differs",
     "unproven",
     "import-rejected",
+    "connector-ca-unusable",
     "token-unusable",
     "revocation-failed",
     "proof-failed",

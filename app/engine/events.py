@@ -20,6 +20,7 @@ _WARNINGS = frozenset(
         "connect-needed",
         "connector-url-differs",
         "expiring",
+        "connector-ca-unusable",
         "import-rejected",
         "notification-failed",
         "pending-not-removed",

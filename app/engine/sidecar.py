@@ -56,6 +56,9 @@ Chore = Callable[[], Awaitable[object]]
 class Inputs(Protocol):
     """What an operator may change under us; each answers None while there is nothing new."""
 
+    async def check_anchors(self) -> None:
+        """Raises ConnectorUntrusted if the trust anchors for the Connector cannot be read now."""
+
     async def credential(self) -> Credential | None:
         """The imported pair, when its files have changed. Raises CredentialError."""
 
@@ -132,6 +135,9 @@ class Scheduler:
         if generation is not None:
             progress = replace(self._attempts.progress, last_success_at=last_success(generation))
             self._attempts.progress = progress
+        untrusted = await self._check_anchors()
+        if untrusted is not None and not self._attempts.usable():
+            raise SettingsError([untrusted.detail])
         problem = await self._import()
         if problem is not None and not self._attempts.usable():
             name = "CONNECTOR_URL" if isinstance(problem, NoCredential) else "CLIENT_CERTIFICATE_FILE"
@@ -213,7 +219,7 @@ class Scheduler:
         return min((wait for wait in waits if wait is not None), default=LOOK)
 
     def _due_chores(self) -> dict[str, Chore]:
-        chores: dict[str, Chore] = {"import": self._import}
+        chores: dict[str, Chore] = {"import": self._import, "anchors": self._check_anchors}
         if not self._renewal.published:
             chores["publish"] = self._renewal.publish
         generation = self._renewal.generation
@@ -295,6 +301,16 @@ class Scheduler:
         self._warnings.pop("import-rejected", None)
         if adopted:
             self._attempts.succeed("imported")
+        return None
+
+    async def _check_anchors(self) -> SidecarError | None:
+        """Why the trust anchors cannot be read; those that were read last stay in use."""
+        try:
+            await self._inputs.check_anchors()
+        except SidecarError as error:
+            self._warn("connector-ca-unusable", error)
+            return error
+        self._warnings.pop("connector-ca-unusable", None)
         return None
 
     async def _token_if_needed(self, decision: Decision) -> OneTimeToken | None:

@@ -16,6 +16,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from compass_sidecar import __version__
+from compass_sidecar.adapters.anchors import Anchors
 from compass_sidecar.adapters.connector import OPERATIONS, Connector, Observation
 from compass_sidecar.adapters.diagnosis import Circumstances, Step, translate
 from compass_sidecar.core.credential import Credential
@@ -94,7 +95,7 @@ class World:
             ca_file = self.ca_file
             ca_file.write_bytes(self.trusted)
         connector = Connector(
-            ca_file=ca_file,
+            anchors=Anchors("COMPASS_CONNECTOR_CA_FILE", ca_file),
             proxy_for=lambda _url: proxy,
             timeout=timedelta(seconds=timeout),
             observe=self.observed.append,
@@ -404,7 +405,7 @@ async def test_a_server_by_another_authority_is_untrusted(world: World, server: 
 
 async def test_without_a_ca_file_the_system_decides(world: World, server: ScriptedServer) -> None:
     connector = Connector(
-        ca_file=None,
+        anchors=Anchors("COMPASS_CONNECTOR_CA_FILE", None),
         proxy_for=lambda _url: None,
         timeout=timedelta(seconds=5),
         observe=world.observed.append,
@@ -476,7 +477,7 @@ async def test_a_ca_file_without_a_certificate_is_named(
     world.trusted = content
     error = await failure(world.connector().probe(door(server)))
     assert isinstance(error, ConnectorUntrusted)
-    assert f"COMPASS_CONNECTOR_CA_FILE {world.ca_file}" in error.detail
+    assert f"COMPASS_CONNECTOR_CA_FILE: {world.ca_file} cannot be used: " in error.detail
 
 
 async def test_a_missing_ca_file_is_named(world: World, server: ScriptedServer) -> None:

@@ -76,6 +76,7 @@ def wrong_ca_file(scene: Scene) -> SidecarProcess:
 
 
 def no_ca_file(scene: Scene) -> SidecarProcess:
+    assert scene.begin().ready().stop() == 0  # without a credential there is no start
     path = scene.folder / "ca.pem"
     path.write_text("nothing")
     return renew(scene.begin(COMPASS_CONNECTOR_CA_FILE=str(path)))
@@ -196,6 +197,7 @@ CAUSES: dict[Callable[[Scene], SidecarProcess], Words] = {
         "TLS",
         check=("COMPASS_CONNECTOR_CA_FILE", "ca.pem cannot be used: it has no certificate"),
         error=("COMPASS_CONNECTOR_CA_FILE", "ca.pem cannot be used: it has no certificate"),
+        reasons=("connector-ca-unusable",),
         unchecked=("connection", "Connector"),
     ),
     revoked: Words(

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from compass_sidecar.adapters.anchors import Anchors
 from compass_sidecar.adapters.clock import Clock
 from compass_sidecar.adapters.connector import Connector, Observation
 from compass_sidecar.adapters.worker import Worker
@@ -80,7 +81,7 @@ class Stage(House):
         self.observed: list[Observation] = []
         self.connector_clock = ConnectorClock(self.clock.elapsed)
         self.real = Connector(
-            ca_file=Path(self.emulator.endpoints["ca_file"]),
+            anchors=Anchors("COMPASS_CONNECTOR_CA_FILE", Path(self.emulator.endpoints["ca_file"])),
             proxy_for=lambda _url: None,
             timeout=self.timeout,
             observe=self._observe,

@@ -81,7 +81,12 @@ class Inputs:
         self.pair: Credential | None = None
         self.one_time: OneTimeToken | None = None
         self.error: SidecarError | None = None
+        self.anchors_error: SidecarError | None = None
         self.spent: list[OneTimeToken] = []
+
+    async def check_anchors(self) -> None:
+        if self.anchors_error is not None:
+            raise self.anchors_error
 
     async def credential(self) -> Credential | None:
         if self.error is not None:
