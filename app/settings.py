@@ -184,7 +184,8 @@ class Settings(BaseModel):
         "Forward proxy for calls to the Connector and for webhooks.",
         shown="`HTTPS_PROXY`, unless `NO_PROXY` matches",
     )
-    connector_timeout: Limit = _row(timedelta(seconds=30), "Limit for one whole call to the Connector.")
+    # Longer than the 30 s that the Connector gives its Director, so that its own answer says what failed.
+    connector_timeout: Limit = _row(timedelta(seconds=40), "Limit for one whole call to the Connector.")
     client_certificate_file: Path | None = _row(
         None, "Chain (PEM) of an existing credential, to be imported."
     )

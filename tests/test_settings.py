@@ -47,7 +47,7 @@ def test_nothing_set_gives_the_defaults_of_the_table() -> None:
         "connector_url": None,
         "connector_ca_file": None,
         "connector_proxy": None,
-        "connector_timeout": timedelta(seconds=30),
+        "connector_timeout": timedelta(seconds=40),
         "client_certificate_file": None,
         "client_key_file": None,
         "client_key_passphrase": None,
@@ -689,7 +689,7 @@ def test_every_variable_is_described_by_one_sentence() -> None:
 
 def test_the_defaults_are_written_as_in_an_environment() -> None:
     defaults = {row.name: row.default for row in describe()}
-    assert defaults["COMPASS_CONNECTOR_TIMEOUT"] == "`30s`"
+    assert defaults["COMPASS_CONNECTOR_TIMEOUT"] == "`40s`"
     assert defaults["COMPASS_EXPOSE_PRIVATE_KEY"] == "`false`"
     assert defaults["COMPASS_TOKEN"] == defaults["COMPASS_ALLOWED_HOSTS"] == "\N{EN DASH}"
 
