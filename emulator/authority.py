@@ -5,6 +5,7 @@ certificate (contract section 1). CAs carry key usage and key identifiers: Pytho
 """
 
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -97,10 +98,10 @@ def issue_leaf(
 ) -> x509.Certificate:
     """A client certificate exactly as the Connector's (contract section 1).
 
-    Serial number 2, no back-dating, no clamping to the CA's own end, three extensions, no SAN, basic
-    constraints or SKI. `signing_key` is for forgers: another key under the same issuer's name.
+    Serial number 2, no back-dating, no clamping to the CA's own end, three extensions (two if the CA has no
+    key identifier), no SAN, basic constraints or SKI. `signing_key` is for forgers: another key under the
+    same issuer's name.
     """
-    identifier = issuer.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     builder = (
         x509.CertificateBuilder()
         .subject_name(request.subject)
@@ -111,10 +112,11 @@ def issue_leaf(
         .not_valid_after(request.not_after)
         .add_extension(_key_usage(digital_signature=True), critical=True)
         .add_extension(x509.ExtendedKeyUsage([request.usage]), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False
-        )
     )
+    for one in issuer.certificate.extensions:
+        if isinstance(one.value, x509.SubjectKeyIdentifier):
+            identifier = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(one.value)
+            builder = builder.add_extension(identifier, critical=False)
     return builder.sign(signing_key or issuer.key, request.hash_algorithm, rsa_padding=request.pss)
 
 
@@ -158,6 +160,18 @@ def ec_key() -> ec.EllipticCurvePrivateKey:
 def certificates_pem(certificates: list[x509.Certificate]) -> bytes:
     """Go-style PEM: 64 columns, LF, one trailing newline, nothing between the blocks."""
     return b"".join(one.public_bytes(serialization.Encoding.PEM) for one in certificates)
+
+
+def helm_extensions(key: PrivateKey) -> list[tuple[x509.ExtensionType, bool]]:
+    """Those of a CA that Helm's `genCA` makes, as the Connector's chart does."""
+    usage = _key_usage(digital_signature=True, key_encipherment=True, key_cert_sign=True)
+    purposes = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
+    return [
+        (usage, True),
+        (purposes, False),
+        (x509.BasicConstraints(ca=True, path_length=None), True),
+        (x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False),
+    ]
 
 
 def key_pem(key: PrivateKey) -> bytes:
@@ -239,12 +253,16 @@ def _general_name(name: str) -> x509.GeneralName:
 
 
 def _key_usage(
-    *, digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False
+    *,
+    digital_signature: bool = False,
+    key_encipherment: bool = False,
+    key_cert_sign: bool = False,
+    crl_sign: bool = False,
 ) -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=digital_signature,
         content_commitment=False,
-        key_encipherment=False,
+        key_encipherment=key_encipherment,
         data_encipherment=False,
         key_agreement=False,
         key_cert_sign=key_cert_sign,
@@ -261,22 +279,27 @@ def twin(
     not_before: datetime | None = None,
     not_after: datetime | None = None,
     permitted: x509.Name | None = None,
+    issuer: x509.Name | None = None,
+    extensions: Sequence[tuple[x509.ExtensionType, bool]] | None = None,
 ) -> x509.Certificate:
-    """The same name and key with other dates, or for subjects below `permitted` alone.
+    """The same name and key with other dates, below another CA, or for subjects below `permitted` alone.
 
-    Any RSA key may sign: of a trust anchor's own signature nobody looks at more than the algorithm.
+    `extensions` replace the certificate's own. As a trust anchor it may be signed by any RSA key: nothing but
+    the algorithm of that signature is looked at.
     """
+    if extensions is None:
+        extensions = [(one.value, one.critical) for one in anchor.extensions]
     builder = (
         x509.CertificateBuilder()
         .subject_name(anchor.subject)
-        .issuer_name(anchor.issuer)
+        .issuer_name(issuer or anchor.issuer)
         .public_key(anchor.public_key())
         .serial_number(anchor.serial_number)
         .not_valid_before(not_before or anchor.not_valid_before_utc)
         .not_valid_after(not_after or anchor.not_valid_after_utc)
     )
-    for extension in anchor.extensions:
-        builder = builder.add_extension(extension.value, critical=extension.critical)
+    for value, critical in extensions:
+        builder = builder.add_extension(value, critical=critical)
     if permitted is not None:
         constraint = x509.NameConstraints([x509.DirectoryName(permitted)], None)
         builder = builder.add_extension(constraint, critical=True)

@@ -64,7 +64,7 @@ class Controlled(Protocol):
         """Changes the subject's constants."""
         ...
 
-    async def replace_client_ca(self) -> None:
+    async def replace_client_ca(self, *, keep_connections: bool = False) -> None:
         """Makes and trusts a new client CA."""
         ...
 
@@ -164,8 +164,11 @@ class Control:
         self._emulator.set_clock_offset(offset)
         return {"offset_seconds": offset.total_seconds()}
 
-    async def _client_ca(self, _body: Body) -> Body:
-        await self._emulator.replace_client_ca()
+    async def _client_ca(self, body: Body) -> Body:
+        keep = body.get("keep_connections", False)
+        if not isinstance(keep, bool):
+            raise ValueError("keep_connections is true or false")  # noqa: TRY004 (one way to answer 400)
+        await self._emulator.replace_client_ca(keep_connections=keep)
         return {"replaced": True}
 
     async def _lifetime(self, body: Body) -> Body:

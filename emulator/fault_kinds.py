@@ -25,6 +25,10 @@ def _always(_circumstance: Circumstance, _param: str) -> bool:
     return True
 
 
+def _at_once(_param: str) -> float:
+    return 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """A row of the table.
@@ -83,9 +87,10 @@ class GateAnswer(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Message(Fault):
-    """The Connector answers 200 with this GraphQL error; nothing is minted or signed."""
+    """The Connector answers 200 with this GraphQL error, perhaps late; nothing is minted or signed."""
 
     act: Callable[[Circumstance, str], str]
+    delay: Callable[[str], float] = field(default=_at_once, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)

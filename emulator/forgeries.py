@@ -24,10 +24,12 @@ from .authority import (
     PrivateKey,
     certificates_pem,
     ec_key,
+    helm_extensions,
     issue_leaf,
     key_pem,
     rsa_key,
     sign_with_sha1,
+    twin,
 )
 from .certification import certification_result, encoded
 from .clock import real_now
@@ -38,6 +40,7 @@ from .subjects import with_title
 Fields = dict[str, str]
 _DAY = timedelta(days=1)
 _LIFETIME = timedelta(days=3650)
+_ROOT_NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Root CA that is not attached")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,12 @@ class Forge:
         leaf = issue_leaf(authority.issuer, self.request)
         self.registry.record(leaf)
         return certification_result(leaf, authority.certificates)
+
+    def twin(self, signer: PrivateKey | None = None, **changes: Any) -> ClientAuthority:
+        """The real CA with another certificate of its name and key: the door accepts what it signs."""
+        issuer, root = self.authority.issuer, self.authority.root
+        made = twin(issuer.certificate, signer or (root or issuer).key, **changes)
+        return ClientAuthority(Pair(made, issuer.key), root)
 
     def answer(self, leaf: x509.Certificate) -> Fields:
         """The fields around this leaf, as if it were the right one."""
@@ -140,6 +149,28 @@ def stranger(forge: Forge, _leaf: x509.Certificate, _param: str) -> Fields:
 def new_ca(forge: Forge, _leaf: x509.Certificate, _param: str) -> Fields:
     """A chain that holds together, from a CA that the door does not accept."""
     return forge.from_other(other_authority(len(forge.authority.certificates) + 1))
+
+
+def root_not_attached(forge: Forge, leaf: x509.Certificate, _param: str) -> Fields:
+    """Legal: the issuing CA is not self-signed, and the root above it is not in the chain."""
+    if forge.authority.root is not None:
+        return certification_result(leaf, forge.authority.certificates[:1])
+    return forge.from_other(forge.twin(other_authority(2).issuer.key, issuer=_ROOT_NAME))
+
+
+def ca_without_ski(forge: Forge, _leaf: x509.Certificate, _param: str) -> Fields:
+    """Legal: the CA has no subject key identifier, and so the leaf has no authority key identifier."""
+    kept = [
+        (one.value, one.critical)
+        for one in forge.authority.issuer.certificate.extensions
+        if not isinstance(one.value, x509.SubjectKeyIdentifier | x509.AuthorityKeyIdentifier)
+    ]
+    return forge.from_other(forge.twin(extensions=kept))
+
+
+def ca_of_helm(forge: Forge, _leaf: x509.Certificate, _param: str) -> Fields:
+    """Legal: the CA as Helm's `genCA` makes it."""
+    return forge.from_other(forge.twin(extensions=helm_extensions(forge.authority.issuer.key)))
 
 
 def ca_of_1024_bits(forge: Forge, _leaf: x509.Certificate, _param: str) -> Fields:

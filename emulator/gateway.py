@@ -174,6 +174,7 @@ class Gateway:
 
     def _execute(self, visit: "_Visit", caller: Caller) -> Answer:
         if message := visit.occasion.take(Message):
+            visit.delay = message.fault.delay(message.param)
             text = message.fault.act(visit.circumstance, message.param)
             return answers.graphql_errors([{"message": text, "path": [visit.call.response_key]}])
         assert visit.endpoint is not None  # noqa: S101 (only an endpoint's calls come here)
@@ -201,7 +202,7 @@ class Gateway:
             answer = answer.with_header("Date", date or "")
         late = visit.occasion.take(Delay)
         lost = visit.occasion.take(Delivery)
-        delay = late.fault.act(late.param) if late else 0.0
+        delay = visit.delay + (late.fault.act(late.param) if late else 0.0)
         if lost is None:
             return Outcome(answer, delay)
         act, param = lost.fault.act, lost.param
@@ -275,6 +276,7 @@ class _Visit:
     occasion: Occasion
     endpoint: Endpoint | None = None
     caller: Caller | None = None
+    delay: float = 0.0
 
 
 def _asked(request: Request) -> Asked:

@@ -139,6 +139,19 @@ CHAINS = (
     SignResult("wrapped-in-text", "legal: text around the blocks", forgeries.wrapped_in_text),
     SignResult("server-auth-eku", "for servers only", forgeries.server_usage),
     SignResult(
+        "root-not-attached",
+        "legal: from an issuing CA whose root is not in the chain",
+        forgeries.root_not_attached,
+    ),
+    SignResult(
+        "ca-without-ski",
+        "legal: a CA without a key identifier, and so a leaf without the authority's",
+        forgeries.ca_without_ski,
+    ),
+    SignResult(
+        "ca-of-helm", "legal: a CA with the extensions that Helm's genCA gives it", forgeries.ca_of_helm
+    ),
+    SignResult(
         "ca-1024-bits", "from a CA with a key that OpenSSL refuses", forgeries.ca_of_1024_bits, weight=0
     ),
     SignResult(

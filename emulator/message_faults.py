@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from . import messages
 from .circumstance import Circumstance
+from .durations import parse_seconds
 from .fault_kinds import Message
 
 _CSR_WORDS = ("common-name", "country", "organization", "organizational-unit", "locality", "province")
@@ -22,6 +23,16 @@ MESSAGES = (
     ),
     Message(
         "director-slow", "the Director exceeds 30 s", _says(messages.DIRECTOR_SLOW), operation="configuration"
+    ),
+    Message(
+        "director-hangs",
+        "the Director exceeds 30 s, and the error takes so long",
+        _says(messages.DIRECTOR_SLOW),
+        operation="configuration",
+        default="30s",
+        check=parse_seconds,
+        delay=parse_seconds,
+        weight=0.1,
     ),
     Message(
         "director-503", "the Director answers 503", _says(messages.DIRECTOR_503), operation="configuration"
@@ -98,6 +109,12 @@ MESSAGES = (
     ),
     Message("ca-secret-bad-key", "the CA secret is broken", _says(messages.CA_BAD_KEY), operation="sign"),
     Message(
+        "ca-secret-other-key",
+        "the CA secret has the key of another CA",
+        _says(messages.CA_OTHER_KEY),
+        operation="sign",
+    ),
+    Message(
         "revocation-conflict",
         "a write conflict in the ConfigMap",
         _says(messages.REVOCATION_CONFLICT),
@@ -109,6 +126,13 @@ MESSAGES = (
         _says(messages.REVOCATION_UNAVAILABLE),
         operation="revoke",
     ),
+    Message(
+        "revocation-missing",
+        "the ConfigMap does not exist",
+        _says(messages.REVOCATION_MISSING),
+        operation="revoke",
+    ),
+    Message("revocation-full", "the ConfigMap is full", _says(messages.REVOCATION_FULL), operation="revoke"),
     Message("internal-system-error", "a resolver panicked", _says(messages.PANIC)),
     Message("error-text", "this text as the message", messages.given, default="something went wrong"),
     Message("error-control-characters", "terminal escapes and forged log lines", messages.control_characters),

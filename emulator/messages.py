@@ -47,6 +47,9 @@ KEY_MISMATCH = (
     SIGNING
     + "Error while creating certificate: x509: requested SignatureAlgorithm does not match private key type"
 )
+CA_OTHER_KEY = (
+    SIGNING + "Error while creating certificate: x509: provided PrivateKey doesn't match parent's PublicKey"
+)
 CA_MISSING = SIGNING + "Certificate data not found in the cache."
 CA_BAD_PEM = SIGNING + "Error while decoding pem block"
 CA_BAD_CERTIFICATE = SIGNING + "Error while parsing certificate: x509: malformed certificate"
@@ -59,6 +62,11 @@ REVOCATION_CONFLICT = (
 REVOCATION_UNAVAILABLE = (
     'Failed to add hash to revocation list: Get "https://10.0.0.1:443/api/v1/namespaces/compass-system/'
     'configmaps/revocations-config": dial tcp 10.0.0.1:443: i/o timeout'
+)
+REVOCATION_MISSING = 'Failed to add hash to revocation list: configmaps "revocations-config" not found'
+REVOCATION_FULL = (
+    'Failed to add hash to revocation list: ConfigMap "revocations-config" is invalid: []: '
+    "Too long: must have at most 1048576 bytes"
 )
 PANIC = "internal system error"
 

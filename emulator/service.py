@@ -137,15 +137,19 @@ class Emulator:
         """Changes the operator's constants: certificates with the old ones yield no identity any more."""
         self._parts.operator.subject = SubjectConstants.parse(subject)
 
-    async def replace_client_ca(self) -> None:
-        """A new client CA of the same name: what the old one signed gets alert 48; connections are cut."""
+    async def replace_client_ca(self, *, keep_connections: bool = False) -> None:
+        """A new client CA of the same name: in a new handshake what the old one signed gets alert 48.
+
+        Connections are cut; if they are kept, who has one does not notice until it closes.
+        """
         replace = self._parts.folder.replace_client_authority
         authority = await asyncio.to_thread(
             replace, chain=self.options.chain, lifetime=self.options.ca_lifetime
         )
         self._parts.operator.authority = authority
         self._parts.tls.trust(authority.anchor)
-        await self._mtls_door.drop()
+        if not keep_connections:
+            await self._mtls_door.drop()
 
     async def outage(self, seconds: float) -> None:
         """Both doors refuse connections for so long, and drop those they have; 0 ends an outage."""

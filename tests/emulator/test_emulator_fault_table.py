@@ -20,7 +20,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import NameOID
 
-from compass_emulator import FAULTS, Emulator
+from compass_emulator import FAULTS, Emulator, EmulatorOptions
 from tests.emulator.talking import (
     CONFIGURATION,
     KEY,
@@ -107,6 +107,9 @@ MESSAGES = {
     "csr-unparsable": ("sign", "Error while parsing CSR: "),
     "csr-bad-signature": ("sign", "CSR signature invalid: "),
     "csr-not-rsa": ("sign", "x509: requested SignatureAlgorithm does not match private key type$"),
+    "ca-secret-other-key": ("sign", "x509: provided PrivateKey doesn't match parent's PublicKey$"),
+    "revocation-missing": ("revoke", '^Failed to add .*: configmaps "revocations-config" not found$'),
+    "revocation-full": ("revoke", 'ConfigMap "revocations-config" is invalid: .*at most 1048576 bytes$'),
     "ca-secret-missing": ("sign", "Certificate data not found in the cache.$"),
     "ca-secret-bad-pem": ("sign", "Error while decoding pem block$"),
     "ca-secret-bad-certificate": ("sign", "Error while parsing certificate: "),
@@ -379,6 +382,52 @@ async def openssl_verify(folder: Path, made: list[x509.Certificate]) -> str:
     )
     output, _ = await process.communicate()
     return output.decode().strip().rpartition(": ")[2]
+
+
+async def test_a_director_that_hangs_is_told_when_the_connector_gives_up(emulator: Emulator) -> None:
+    emulator.fault("director-hangs*1:500ms")
+    start = time.monotonic()
+    assert "Client.Timeout exceeded" in message(await ask(emulator, CONFIGURATION))
+    assert time.monotonic() - start >= 0.5
+    assert FAULTS["director-hangs"].default == "30s"
+    assert (await ask(emulator, CONFIGURATION)).status_code == 200
+
+
+@pytest.mark.parametrize("fault", ["root-not-attached", "ca-without-ski", "ca-of-helm"])
+@pytest.mark.parametrize("length", [2, 3])
+async def test_an_odd_but_legal_ca_is_accepted_at_the_door(
+    folder: Path, tmp_path: Path, fault: str, length: int
+) -> None:
+    async with Emulator.start(EmulatorOptions(dir=folder, chain=length)) as emulator:
+        emulator.fault(f"{fault}*1")
+        result = fields(await answer_to("sign", emulator))
+        leaf, ca = certificates(result)[:2]
+        assert signed_by(leaf, ca)
+        assert DIFFERS[fault](leaf, ca)
+        credential = save(tmp_path / "odd", result["certificateChain"])
+        assert (await ask(emulator, PROBE, credential=credential)).status_code == 200
+
+
+def has(certificate: x509.Certificate, *kinds: Any) -> list[bool]:
+    return [any(isinstance(one.value, kind) for one in certificate.extensions) for kind in kinds]
+
+
+SKI, AKI, EKU = x509.SubjectKeyIdentifier, x509.AuthorityKeyIdentifier, x509.ExtendedKeyUsage
+DIFFERS: dict[str, Callable[[x509.Certificate, x509.Certificate], bool]] = {
+    "root-not-attached": lambda _leaf, ca: ca.issuer != ca.subject,
+    "ca-without-ski": lambda leaf, ca: has(leaf, AKI) == [False] and has(ca, SKI, AKI) == [False, False],
+    "ca-of-helm": lambda leaf, ca: has(leaf, AKI) == [True] and has(ca, SKI, AKI, EKU) == [True, False, True],
+}
+
+
+async def test_a_kept_connection_does_not_notice_a_new_client_ca(emulator: Emulator) -> None:
+    context = client_context(emulator, own_credential(emulator))
+    url = emulator.endpoints.connector_url
+    async with httpx.AsyncClient(verify=context, trust_env=False) as client:
+        assert (await client.post(url, json={"query": PROBE})).status_code == 200
+        await emulator.replace_client_ca(keep_connections=True)
+        assert (await client.post(url, json={"query": PROBE})).status_code == 200
+    assert await refusal(emulator, context) == "TLSV1_ALERT_UNKNOWN_CA"
 
 
 async def test_a_fresh_certificate_is_not_accepted_for_a_while(emulator: Emulator, tmp_path: Path) -> None:

@@ -116,12 +116,14 @@ GATE = (
 _WORDS = ("common-name", "country", "organization", "organizational-unit", "locality", "province")
 MESSAGES = (
     *_at("configuration", UNAVAILABLE, "director-down", "director-slow", "director-503"),
+    *_at("configuration", UNAVAILABLE, "director-hangs:50ms"),
     *_at("configuration", UNAVAILABLE, "director-scopes", "director-not-found"),
     *_at("configuration", UNAVAILABLE, "consumer-type-missing", "tenant-missing"),
     *_at("configuration", REJECTED, "consumer-type-unsupported"),
     Row("unauthenticated", UNAUTHENTICATED),
     *_at("revoke", REJECTED, "revoke-unauthenticated"),
     *_at("revoke", UNAVAILABLE, "revocation-conflict", "revocation-unavailable"),
+    *_at("revoke", UNAVAILABLE, "revocation-missing", "revocation-full"),
     *_at(
         "sign",
         REJECTED,
@@ -135,7 +137,7 @@ MESSAGES = (
     *_at("sign", GOOD, "csr-invalid-country*1", signed=True),
     # The same text for a CSR that is none and for a broken CA secret; ours is one.
     *_at("sign", UNAVAILABLE, "csr-bad-pem", "ca-secret-bad-pem", "ca-secret-missing"),
-    *_at("sign", UNAVAILABLE, "ca-secret-bad-certificate", "ca-secret-bad-key"),
+    *_at("sign", UNAVAILABLE, "ca-secret-bad-certificate", "ca-secret-bad-key", "ca-secret-other-key"),
     Row("internal-system-error", UNAVAILABLE),
     Row("error-text:{secret}", REJECTED),
     Row("error-text:", PROTOCOL),
@@ -204,6 +206,9 @@ CHAINS = (
         "line-broken-base64",
         "crlf-pem",
         "wrapped-in-text",
+        "root-not-attached",
+        "ca-without-ski",
+        "ca-of-helm",
         signed=True,
     ),
     *_at("sign", PROTOCOL, "ca-sha1", "leaf-sha1", signed=True),
