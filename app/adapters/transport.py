@@ -249,8 +249,9 @@ def _tracer(progress: Progress, opened: list[Any], *, tunnelled: bool) -> Callab
 
 def _demanded(headers: list[tuple[bytes, bytes]]) -> tuple[str, ...]:
     """The authentication schemes of a 407."""
-    challenges = [value for name, value in headers if name.lower() == b"proxy-authenticate"]
-    return tuple(value.decode("latin-1").split()[0].lower() for value in challenges if value.strip())
+    challenges = [value.decode("latin-1") for name, value in headers if name.lower() == b"proxy-authenticate"]
+    words = [part.split()[0].lower() for part in ",".join(challenges).split(",") if part.strip()]
+    return tuple(word for word in words if "=" not in word)  # else it is a parameter
 
 
 async def _read(response: httpx.Response) -> bytes:
