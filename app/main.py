@@ -218,7 +218,7 @@ def _webhook(settings: Settings, clock: Clock) -> Webhook | None:
         return None
     transport = Transport(
         anchors=Anchors("COMPASS_NOTIFY_WEBHOOK_CA_FILE", settings.notify_webhook_ca_file),
-        proxy_for=settings.proxy_for,
+        proxy_for=settings.webhook_proxy_for,
         timeout=_WEBHOOK_LIMIT,
         now=clock.now,
         schemes=("https", "http"),

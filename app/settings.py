@@ -304,8 +304,13 @@ class Settings(BaseModel):
 
     def proxy_for(self, url: str) -> str | None:
         """The proxy for a call to `url`: a secret, since it may hold a password, and of any form."""
-        proxy = self.connector_proxy or (None if _is_exempt(url, self.no_proxy) else self.https_proxy)
+        usual = None if url.startswith("http://") or _is_exempt(url, self.no_proxy) else self.https_proxy
+        proxy = self.connector_proxy or usual
         return proxy.get_secret_value() if proxy else None
+
+    def webhook_proxy_for(self, url: str) -> str | None:
+        """The same for webhooks, which often stay in the cluster: NO_PROXY exempts them from either proxy."""
+        return None if _is_exempt(url, self.no_proxy) else self.proxy_for(url)
 
 
 _ROWS = {

@@ -605,6 +605,22 @@ def test_the_proxy_is_ours_or_else_the_usual_one(environ: dict[str, str], proxy:
     assert settings_of(environ).proxy_for("https://gateway.example.org/") == proxy
 
 
+@pytest.mark.parametrize(
+    ("environ", "url", "proxy"),
+    [
+        ({"HTTPS_PROXY": "http://p:1"}, "https://hook.example.org/", "http://p:1"),
+        ({"HTTPS_PROXY": "http://p:1"}, "http://app:8000/hook", None),
+        ({"HTTPS_PROXY": "http://p:1", "NO_PROXY": "example.org"}, "https://hook.example.org/", None),
+        ({"COMPASS_CONNECTOR_PROXY": "http://p:1"}, "http://app:8000/hook", "http://p:1"),
+        ({"COMPASS_CONNECTOR_PROXY": "http://p:1", "NO_PROXY": "app"}, "http://app:8000/hook", None),
+    ],
+)
+def test_a_webhook_takes_the_same_proxy_unless_it_is_exempt(
+    environ: dict[str, str], url: str, proxy: str | None
+) -> None:
+    assert settings_of(environ).webhook_proxy_for(url) == proxy
+
+
 def test_a_usual_proxy_of_an_unusable_form_stops_no_start() -> None:
     assert settings_of({"HTTPS_PROXY": "socks5://me:pw@proxy"}).proxy_for(URL) is not None
 

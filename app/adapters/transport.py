@@ -177,7 +177,9 @@ class Transport:
                 url.text,
                 content=request.body,
                 headers={**_HEADERS, **request.headers},
-                extensions={"trace": _tracer(progress, opened, tunnelled=proxy is not None)},
+                extensions={
+                    "trace": _tracer(progress, opened, tunnelled=proxy is not None and url.scheme == "https")
+                },
             ) as response:
                 at = self._now()
                 return Reply(response.status_code, response.headers, await read(response), at)

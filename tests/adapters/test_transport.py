@@ -88,3 +88,9 @@ async def test_a_post_goes_through_the_proxy(make: Make) -> None:
     with ConnectProxy() as proxy, ScriptedServer(server_context(AUTHORITY, HOST), reply()) as server:
         await make(proxy=f"http://{HOST}:{proxy.port}").deliver(Request(server.url, b"{}"))
         assert [request.target for request in proxy.requests] == [f"{HOST}:{server.port}"]
+
+
+async def test_a_plain_post_is_forwarded_by_the_proxy(make: Make) -> None:
+    with ConnectProxy(refusal=reply(status=204)) as proxy:
+        await make(proxy=f"http://{HOST}:{proxy.port}").deliver(Request("http://app.test/hook", b"{}"))
+        assert [request.target for request in proxy.requests] == ["http://app.test/hook"]
