@@ -34,6 +34,7 @@ from .adapters.notifier import Channel, Notifier, Task
 from .adapters.publisher import Publisher
 from .adapters.reader import Reader
 from .adapters.stderr import say
+from .adapters.tls import fit_for_tls
 from .adapters.transport import Transport
 from .adapters.webhook import Webhook
 from .adapters.worker import Worker
@@ -149,6 +150,7 @@ def _furnish(settings: Settings, environment: Mapping[str, str], clock: Clock, s
         notifier=notifier,
         journal=events,
         plan=Plan(settings.connector_url, settings.revoke_superseded_after),
+        fit_for_tls=fit_for_tls,
     )
     supervisor = Supervisor(clock.monotonic)
     scheduler = Scheduler(
@@ -183,10 +185,12 @@ def _worker(name: str) -> Worker:
 
 def _inputs(settings: Settings, clock: Clock, store: Store, anchors: Anchors) -> OperatorInputs:
     files = None
-    if settings.client_certificate_file is not None and settings.client_key_file is not None:
+    if settings.client_certificate_file is not None:
         phrase = settings.client_key_passphrase
         passphrase = phrase.get_secret_value().encode() if phrase is not None else None
-        files = CredentialFiles(settings.client_certificate_file, settings.client_key_file, passphrase)
+        files = CredentialFiles(
+            settings.client_certificate_file, settings.client_key_file, passphrase, now=clock.now
+        )
     return OperatorInputs(
         clock=clock,
         files=files,

@@ -187,10 +187,14 @@ class Settings(BaseModel):
     # Longer than the 30 s that the Connector gives its Director, so that its own answer says what failed.
     connector_timeout: Limit = _row(timedelta(seconds=40), "Limit for one whole call to the Connector.")
     client_certificate_file: Path | None = _row(
-        None, "Chain (PEM) of an existing credential, to be imported."
+        None, "Chain of an existing credential, to be imported: PEM, or PKCS#12 with its key."
     )
-    client_key_file: Path | None = _row(None, "Its key (PEM: PKCS#1, PKCS#8 or encrypted PKCS#8).")
-    client_key_passphrase: SecretStr | None = _row(None, "The passphrase of that key.")
+    client_key_file: Path | None = _row(
+        None, "Its key (PKCS#1, PKCS#8 or encrypted PKCS#8), unless that is in the certificate file."
+    )
+    client_key_passphrase: SecretStr | None = _row(
+        None, "The passphrase of that key, or the password of the PKCS#12 file."
+    )
     token: SecretStr | None = _row(
         None, "One-time token for the first connection: plain, `raw` (JSON), `rawEncoded` (base64), or a URL."
     )
@@ -322,9 +326,8 @@ _SECRET_FILES = {
 _KNOWN = _ROWS.keys() | _SECRET_FILES.keys()
 # Each of these says nothing without one of those.
 _NEEDS = {
-    "COMPASS_CLIENT_CERTIFICATE_FILE": ("COMPASS_CLIENT_KEY_FILE",),
     "COMPASS_CLIENT_KEY_FILE": ("COMPASS_CLIENT_CERTIFICATE_FILE",),
-    "COMPASS_CLIENT_KEY_PASSPHRASE": ("COMPASS_CLIENT_KEY_FILE",),
+    "COMPASS_CLIENT_KEY_PASSPHRASE": ("COMPASS_CLIENT_KEY_FILE", "COMPASS_CLIENT_CERTIFICATE_FILE"),
     "COMPASS_PUBLISH_GROUP": ("COMPASS_PUBLISH_DIR", "COMPASS_UNIX_SOCKET"),
     "COMPASS_EXPOSE_PRIVATE_KEY": ("COMPASS_API_TOKEN", "COMPASS_UNIX_SOCKET"),
     "COMPASS_NOTIFY_WEBHOOK_SECRET": ("COMPASS_NOTIFY_WEBHOOK",),

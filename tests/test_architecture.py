@@ -1,16 +1,20 @@
 """Imports go one way, and each kind of input and output has its one place (house.md)."""
 
 import ast
+import re
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+parser = import_module("re._parser")  # a private part, but for the public `sre_parse`, which is deprecated
 
-SHARED_ADAPTERS = ("files", "transport", "diagnosis", "anchors", "reader", "stderr", "worker")
+SHARED_ADAPTERS = ("files", "transport", "diagnosis", "anchors", "reader", "stderr", "tls", "worker")
 # Which modules of ours a room may import; a package stands for all that is in it.
 ROOMS: Mapping[str, frozenset[str]] = {
     "compass_sidecar": frozenset(),  # the version
@@ -202,6 +206,23 @@ def is_library(name: str) -> bool:
     }
 
 
+def patterns(source: str) -> Iterator[str | bytes]:
+    """The literals in what is handed to a function of `re`."""
+    for call in ast.walk(ast.parse(source)):
+        if isinstance(call, ast.Call) and dotted(call.func).startswith("re."):
+            for node in ast.walk(call):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
+                    yield node.value
+
+
+def is_possessive(pattern: str | bytes) -> bool:
+    """Whether it is a regular expression with a possessive quantifier or an atomic group."""
+    text = pattern.decode("latin-1") if isinstance(pattern, bytes) else pattern
+    with suppress(re.error, OverflowError, RecursionError):
+        return any(name in str(parser.parse(text).data) for name in ("POSSESSIVE_REPEAT", "ATOMIC_GROUP"))
+    return False
+
+
 RULES = {rule.__name__: rule for rule in (against_the_arrows, out_of_place, not_inner)}
 
 
@@ -237,6 +258,21 @@ def test_no_test_mocks() -> None:
         if use.imported and any(within(use.name, each) for each in ("unittest.mock", "mock", "pytest_mock"))
     ]
     assert mocks == []
+
+
+def test_no_pattern_has_what_cpython_before_3_11_5_matches_wrongly() -> None:
+    found = [
+        f"{path}: {pattern!r}"
+        for folder, package in (
+            ("app", "compass_sidecar"),
+            ("emulator", "compass_emulator"),
+            ("tests", "tests"),
+        )
+        for path in files(folder, Path(package)).values()
+        for pattern in patterns((ROOT / path).read_text())
+        if is_possessive(pattern)
+    ]
+    assert found == []
 
 
 # --- the rules themselves
@@ -332,7 +368,7 @@ def test_an_import_against_the_arrows_is_named(module: str, source: str, name: s
     [
         (
             "compass_sidecar.core.chain",
-            "from compass_sidecar.errors import KeyMismatch\nfrom .csr import same_subject",
+            "from compass_sidecar.errors import KeyMismatch\nfrom .csr import attributes",
         ),
         (
             "compass_sidecar.adapters.filestore",
@@ -355,6 +391,19 @@ def test_an_import_against_the_arrows_is_named(module: str, source: str, name: s
 )
 def test_an_import_along_the_arrows_is_none(module: str, source: str) -> None:
     assert against_the_arrows(module, source) == []
+
+
+@pytest.mark.parametrize(
+    "pattern", ["a*+", "(?:a|b)++c", b"[ab]?+", "a{2,}+", "x(?>a|b)", r"(?:[^-]|-(?!--))*+-"]
+)
+def test_a_possessive_pattern_is_found(pattern: str | bytes) -> None:
+    assert list(patterns(f"P = re.compile({pattern!r})")) == [pattern]
+    assert is_possessive(pattern)
+
+
+@pytest.mark.parametrize("pattern", ["a*", r"\*+", "[*+]+", "(?:a+)+", "a*?", "(a+", "*+", r"a\++"])
+def test_another_pattern_is_not_possessive(pattern: str) -> None:
+    assert not is_possessive(pattern)
 
 
 def test_a_module_without_a_room_is_named() -> None:

@@ -34,7 +34,7 @@ def write_pair(folder: Path, number: int) -> CredentialFiles:
     credential = Authority.create().credential(number=number)
     (folder / "tls.crt").write_bytes(credential.chain.pem)
     (folder / "tls.key").write_bytes(credential.key_pem)
-    return CredentialFiles(folder / "tls.crt", folder / "tls.key", None)
+    return CredentialFiles(folder / "tls.crt", folder / "tls.key", now=FakeClock().now)
 
 
 async def test_a_pair_is_read_once_and_again_when_it_changes(tmp_path: Path) -> None:

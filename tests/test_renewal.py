@@ -100,7 +100,7 @@ WRONG: dict[str, Callable[[SignedAnswer, House], SignedAnswer]] = {
         answer, by=house.authority, not_before=house.clock.now() + 5 * MINUTE
     ),
     "signed by none of the other": lambda answer, _: _other_leaf(answer, by=Authority.create()),
-    "no PEM block CERTIFICATE": lambda answer, _: replace(answer, chain_pem=b"nothing"),
+    "certificateChain is not PEM": lambda answer, _: replace(answer, chain_pem=b"nothing"),
     "lacks clientAuth": lambda answer, house: _other_leaf(
         answer, by=house.authority, purposes=[_server_auth()]
     ),

@@ -325,7 +325,6 @@ def test_other_prefixes_are_none_of_our_business() -> None:
 @pytest.mark.parametrize(
     ("variables", "blamed"),
     [
-        ({"CLIENT_CERTIFICATE_FILE": "/c"}, "CLIENT_CERTIFICATE_FILE"),
         ({"CLIENT_KEY_FILE": "/k"}, "CLIENT_KEY_FILE"),
         ({"CLIENT_KEY_PASSPHRASE": "x"}, "CLIENT_KEY_PASSPHRASE"),
         ({"NOTIFY_WEBHOOK_SECRET": "x"}, "NOTIFY_WEBHOOK_SECRET"),
@@ -361,6 +360,8 @@ def test_a_contradiction_is_a_problem_of_one_variable(variables: dict[str, str],
     "variables",
     [
         {"CLIENT_CERTIFICATE_FILE": "/c", "CLIENT_KEY_FILE": "/k", "CLIENT_KEY_PASSPHRASE": "x"},
+        {"CLIENT_CERTIFICATE_FILE": "/c.p12", "CLIENT_KEY_PASSPHRASE": "x"},
+        {"CLIENT_CERTIFICATE_FILE": "/c"},
         {"NOTIFY_WEBHOOK_SECRET": "x", "NOTIFY_WEBHOOK": "https://host/"},
         {"PUBLISH_GROUP": "0", "PUBLISH_DIR": "/p"},
         {"PUBLISH_GROUP": "0", "UNIX_SOCKET": "/s"},

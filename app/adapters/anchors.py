@@ -1,11 +1,10 @@
-"""Trust anchors for a server's certificate: the PEM file that an operator names, or the system's store."""
+"""Trust anchors for a server's certificate: the file that an operator names, or the system's store."""
 
-import base64
-import re
 import ssl
 from pathlib import Path
 
-from ..errors import ConnectorUntrusted
+from ..core.pem import certificates
+from ..errors import ConnectorUntrusted, MalformedCredential
 from . import files
 from .reader import Reader
 
@@ -58,10 +57,13 @@ class Anchors:
 
 def _read(file: Path) -> tuple[bytes, ...]:
     """The certificates that OpenSSL loads. Raises OSError, or ValueError if there is none."""
-    found = re.findall(rb"-----BEGIN CERTIFICATE-----(.+?)-----END", files.read_named(file), re.DOTALL)
-    usable = tuple(der for der in (base64.b64decode(each) for each in found) if _is_loaded(der))
+    content = files.read_named(file)
+    try:
+        usable = tuple(der for der in certificates(content) if _is_loaded(der))
+    except MalformedCredential as error:
+        raise ValueError(f"it {error.detail}") from error
     if not usable:
-        raise ValueError("it has no certificate that OpenSSL loads" if found else "it has no certificate")
+        raise ValueError("it has no certificate that OpenSSL loads")
     return usable
 
 

@@ -13,7 +13,6 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..core.catalogue import REASONS
-from ..core.credential import display_name
 from ..core.status import State, Status, state_of
 from ..errors import ConnectorError, SidecarError, StoreDamaged, StoreError
 
@@ -191,7 +190,7 @@ def _of_credential(status: Status) -> Iterator[_Family]:
     for name, (moment, about) in moments.items():
         yield _gauge(f"{name}_timestamp_seconds", about, moment.timestamp() if moment else None)
     if chain is not None:
-        names = (display_name(chain.leaf.subject), display_name(chain.leaf.issuer))
+        names = (chain.subject, chain.issuer)
         labels = ("fingerprint_sha256", "subject", "issuer")
         identity = (chain.fingerprint, *names)
         yield _info("credential_info", "The certificate in use.", labels, identity)

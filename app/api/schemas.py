@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
-from ..core.credential import Chain, display_name, key_algorithm, render, serial_number
+from ..core.credential import Chain, key_algorithm, render, serial_number
 from ..core.generation import Generation
 from ..core.policy import left
 from ..core.status import State, Status, state_of
@@ -44,8 +44,8 @@ class Certificate(BaseModel):
     def facts_of(chain: Chain) -> dict[str, Any]:
         return {
             "fingerprint_sha256": chain.fingerprint,
-            "subject": display_name(chain.leaf.subject),
-            "issuer": display_name(chain.leaf.issuer),
+            "subject": chain.subject,
+            "issuer": chain.issuer,
             "serial_number": serial_number(chain.leaf),
             "not_before": chain.not_before,
             "not_after": chain.not_after,

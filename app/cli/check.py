@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 from uuid import uuid4
 
 from ..adapters import files, loop
@@ -25,9 +24,11 @@ from ..adapters.filestore import Store
 from ..adapters.inputs import OperatorInputs
 from ..adapters.journal import Event, Journal
 from ..adapters.reader import Reader
+from ..adapters.tls import pair_in_memory
 from ..core.chain import EARLY_TOLERANCE
-from ..core.credential import Chain, Credential, display_name
+from ..core.credential import Chain, Credential
 from ..core.door import ClientPair, Door
+from ..core.generation import why_not_imported
 from ..core.policy import SKEW_LIMIT, left, nearly_over
 from ..core.text import format_duration
 from ..core.token import OneTimeToken
@@ -108,21 +109,21 @@ class _Examination:
     async def _imported(self, stored: _Held | None) -> _Held | None:
         """The operator's pair, if a start would take it over."""
         certificate_file, key_file = self._settings.client_certificate_file, self._settings.client_key_file
-        if certificate_file is None or key_file is None:
+        if certificate_file is None:
             return None
         phrase = self._settings.client_key_passphrase
         passphrase = phrase.get_secret_value().encode() if phrase is not None else None
-        pair = CredentialFiles(certificate_file, key_file, passphrase)
+        pair = CredentialFiles(certificate_file, key_file, passphrase, now=self._clock.now)
         try:
             credential = await Reader("credential files").run(pair.read)
         except (CredentialError, OSError) as error:
-            unread = f"{certificate_file} or {key_file} cannot be read: "
+            unread = f"{certificate_file} cannot be read: "
             why = error.detail if isinstance(error, CredentialError) else unread + files.reason(error)
             outcome = Outcome.WARNING if stored is not None else Outcome.FAILED
             self._report(Finding("import", outcome, f"{why}; correct the files, or unset the variables"))
             return None
-        if stored is not None and credential.chain.not_before <= stored.credential.chain.not_before:
-            self._ok("import", f"{certificate_file} is not newer than what the store holds, and stays unused")
+        if stored is not None and (reason := why_not_imported(credential.chain, stored.credential.chain)):
+            self._ok("import", f"{certificate_file} is not taken over: {reason}")
             return None
         good = self._judge("import", f"{certificate_file}", credential.chain)
         return _Held(credential, self._settings.connector_url) if good or stored is None else None
@@ -130,14 +131,14 @@ class _Examination:
     def _judge(self, name: str, where: str, chain: Chain, *, revoked_at: datetime | None = None) -> bool:
         """Whether it can be used, and a finding that says so."""
         now, end = self._clock.now(), chain.effective_not_after
-        subject = display_name(chain.leaf.subject)
+        subject = chain.subject
         outcome = Outcome.FAILED
         if revoked_at is not None:
             detail = f"was revoked at {_time(revoked_at)}; {_RECONNECT}"
         elif now >= end:
             ago = format_duration(now - end)
             detail = f"expired at {_time(end)}, {ago} ago by our clock; if that is right, {_RECONNECT}"
-        elif now < chain.not_before - EARLY_TOLERANCE:
+        elif chain.not_before - now > EARLY_TOLERANCE:
             ahead = format_duration(chain.not_before - now)
             detail = f"is not valid before {_time(chain.not_before)}, in {ahead} by our clock; is that right?"
         else:
@@ -260,7 +261,7 @@ class _Examination:
     def _examine_clock(self, held: _Held | None) -> None:
         now, begins = self._clock.now(), held.credential.chain.not_before if held is not None else None
         dated = next(((each.date, each.at) for each in self._seen if each.date is not None), None)
-        if dated is None and begins is not None and now < begins - EARLY_TOLERANCE:
+        if dated is None and begins is not None and begins - now > EARLY_TOLERANCE:
             self._failed("clock", f"ours says {_time(now)}, before the certificate was issued: set it (NTP)")
         elif dated is None:
             self._unchecked("clock", f"there was no answer to compare with; ours says {_time(now)}")
@@ -332,16 +333,8 @@ def _pair_of(held: _Held | None) -> Iterator[ClientPair | None]:
     if held is None or held.pair is not None:
         yield held.pair if held is not None else None
         return
-    credential = held.credential
-    descriptors = [os.memfd_create("certificate"), os.memfd_create("key")]
-    try:
-        for descriptor, content in zip(descriptors, (credential.chain.pem, credential.key_pem), strict=True):
-            files.write_all(descriptor, content)
-        certificate_file, key_file = (Path(f"/proc/self/fd/{descriptor}") for descriptor in descriptors)
-        yield ClientPair(credential.chain.fingerprint, certificate_file, key_file)
-    finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
+    with pair_in_memory(held.credential) as pair:
+        yield pair
 
 
 def _summary(settings: Settings) -> str:

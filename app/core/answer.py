@@ -23,7 +23,7 @@ from ..errors import (
     NotRecognised,
     SubjectRefused,
 )
-from .credential import MAX_CERTIFICATES, pem_blocks
+from .pem import blocks
 from .text import printable
 from .url import parse_https
 
@@ -312,12 +312,8 @@ def _pem(holder: Mapping[str, Any], name: str) -> bytes:
         pem = base64.b64decode(text.replace("\r", "").replace("\n", ""), validate=True)
     except ValueError as error:
         raise _bad_field(name, "is not base64") from error
-    # Counted first: looking for the end of thousands of beginnings takes its time.
-    labels = (
-        {label for label, _ in pem_blocks(pem)} if pem.count(b"-----BEGIN") <= MAX_CERTIFICATES else set()
-    )
-    if labels != {"CERTIFICATE"}:
-        raise _bad_field(name, f"is not PEM of 1 to {MAX_CERTIFICATES} certificates and nothing else")
+    if {block.label for block in blocks(pem)} != {"CERTIFICATE"}:
+        raise _bad_field(name, "is not PEM of certificates and nothing else")
     return pem
 
 

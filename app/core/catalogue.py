@@ -121,11 +121,13 @@ REMEDIES: Mapping[str, str] = {
 EVENTS: Mapping[str, str] = {
     "announced-url-unusable": "The URL that the Connector names did not work; the known one is used",
     "attempt-failed": "An attempt failed",
+    "certificates-left-out": "Certificates that the chain does not need were left out",
     "connect-needed": "A new one-time token is needed",
     "connected": "Connected with a one-time token",
     "connector-ca-unusable": "The trust anchors for the Connector cannot be read",
     "connector-url-differs": "The Connector names another URL than the one that is set",
     "expiring": "A tenth of the lifetime is left",
+    "import-ignored": "The mounted certificate and key are not taken over",
     "import-rejected": "The mounted certificate and key cannot be used",
     "imported": "The mounted certificate and key were imported",
     "notification-failed": "A consumer could not be notified",

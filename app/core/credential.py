@@ -1,6 +1,5 @@
 """A credential, key and chain, and what can be read off it."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,34 +10,29 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from ..errors import KeyMismatch, MalformedCredential
-from .text import printable
+from .certificate import UNREADABLE, begins, ends, issuer_text, load, subject_text
+from .pem import certificate_blocks
 
-MAX_CERTIFICATES = 10
+# A whole bundle of a distribution has about 150, of which all but a few are left out.
+MAX_CERTIFICATES = 500
 _SERIAL_BITS = 20 * 8  # RFC 5280, 4.1.2.2
-# A block ends at the next five hyphens, or is none: what is hostile must not make the search quadratic.
-_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----(?:[^-]|-(?!----))*+-----END \1-----")
-# What the library raises for certificates of the wrong form; not all of it is a ValueError.
-_UNREADABLE = (
-    ValueError,
-    TypeError,
-    UnsupportedAlgorithm,
-    x509.DuplicateExtension,
-    x509.InvalidVersion,
-    x509.UnsupportedGeneralNameType,
-)
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
     """Certificates in issuing order, the leaf first, and the PEM texts in which they are served.
 
-    `pem` holds exactly `certificates`; `ca_pem` those after the leaf, None if there are none.
+    `pem` holds exactly `certificates`; `ca_pem` those after the leaf, None if there are none. `left_out`
+    is a sentence about certificates that were given besides.
     """
 
     certificates: tuple[x509.Certificate, ...]
     pem: bytes = field(repr=False)
     ca_pem: bytes | None = field(repr=False)
+    left_out: str | None = field(default=None, compare=False)
     fingerprint: str = field(init=False)
+    subject: str = field(init=False)
+    issuer: str = field(init=False)
     not_before: datetime = field(init=False)
     not_after: datetime = field(init=False)
     effective_not_after: datetime = field(init=False)
@@ -46,11 +40,12 @@ class Chain:
     def __post_init__(self) -> None:
         leaf = self.certificates[0]
         object.__setattr__(self, "fingerprint", fingerprint(leaf))
-        object.__setattr__(self, "not_before", leaf.not_valid_before_utc)
-        object.__setattr__(self, "not_after", leaf.not_valid_after_utc)
+        object.__setattr__(self, "subject", subject_text(leaf))
+        object.__setattr__(self, "issuer", issuer_text(leaf))
+        object.__setattr__(self, "not_before", begins(leaf))
+        object.__setattr__(self, "not_after", ends(leaf))
         # The Connector does not clamp a leaf to its CA's life (contract, section 1).
-        ends = [certificate.not_valid_after_utc for certificate in self.certificates]
-        object.__setattr__(self, "effective_not_after", min(ends))
+        object.__setattr__(self, "effective_not_after", min(map(ends, self.certificates)))
 
     @property
     def leaf(self) -> x509.Certificate:
@@ -89,63 +84,37 @@ def is_plain(pem: bytes, certificates: Sequence[x509.Certificate]) -> bool:
     return pem.split() == render(certificates).split()
 
 
-def pem_blocks(pem: bytes) -> list[tuple[str, bytes]]:
-    """(label, block) of each PEM block, in order; text around the blocks is passed over."""
-    return [(match[1].decode("ascii"), match[0]) for match in _BLOCK.finditer(pem)]
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The certificates in a text, in its order, and a sentence for each that cannot be read."""
+
+    certificates: tuple[x509.Certificate, ...]
+    unreadable: tuple[str, ...] = ()
 
 
-def parse_certificates(pem: bytes) -> tuple[x509.Certificate, ...]:
-    """The certificates in a PEM text, in its order and without repetitions.
+def find_certificates(text: bytes) -> Found:
+    """The certificates in PEM, or one in DER, without repetitions; blocks of another kind are passed over.
 
-    Blocks of another kind are passed over, so that a file with key and chain can be read.
-    Raises MalformedCredential if there is no certificate or one cannot be parsed.
+    Raises MalformedCredential if there is none, or too many.
     """
-    blocks = [block for label, block in pem_blocks(pem) if label == "CERTIFICATE"]
-    if not blocks:
-        raise MalformedCredential("has no PEM block CERTIFICATE")
+    blocks = certificate_blocks(text)
     if len(blocks) > MAX_CERTIFICATES:
         raise MalformedCredential(f"has {len(blocks)} certificates, more than {MAX_CERTIFICATES}")
-    return tuple(dict.fromkeys(_parse_certificate(block, place) for place, block in enumerate(blocks, 1)))
+    found, unreadable = [], []
+    for place, block in enumerate(blocks, 1):
+        try:
+            found.append(load(block.der))
+        except MalformedCredential as error:
+            unreadable.append(f"certificate {place} {error.detail}")
+    return Found(tuple(dict.fromkeys(found)), tuple(unreadable))
 
 
-def _parse_certificate(block: bytes, place: int) -> x509.Certificate:
-    try:
-        certificate = x509.load_pem_x509_certificate(block)
-        # Parsed lazily otherwise: what is unreadable must show here and not in the middle of a request.
-        _ = (certificate.extensions, certificate.subject, certificate.issuer, certificate.public_key())
-    except _UNREADABLE as error:
-        raise MalformedCredential(f"certificate {place} cannot be parsed") from error
-    return certificate
-
-
-def load_private_key(pem: bytes, *, passphrase: bytes | None = None) -> rsa.RSAPrivateKey:
-    """An operator's RSA key in PKCS#1, PKCS#8 or encrypted PKCS#8, fully validated.
-
-    Raises MalformedCredential, with another sentence for each way in which it can be wrong.
-    """
-    block = _key_block(pem)
-    encrypted = b"ENCRYPTED" in block
-    if encrypted and passphrase is None:
-        raise MalformedCredential("is encrypted and no passphrase is set")
-    if passphrase is not None and not encrypted:
-        raise MalformedCredential("is not encrypted, but a passphrase is set")
-    try:
-        key = serialization.load_pem_private_key(block, passphrase)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        reason = "cannot be decrypted: wrong passphrase?" if encrypted else "cannot be parsed"
-        raise MalformedCredential(reason) from error
-    if not isinstance(key, rsa.RSAPrivateKey):
-        raise MalformedCredential("is not an RSA key; the Connector signs RSA keys only")
-    return key
-
-
-def _key_block(pem: bytes) -> bytes:
-    blocks = [block for label, block in pem_blocks(pem) if label.endswith("PRIVATE KEY")]
-    if not blocks:
-        raise MalformedCredential("has no PEM block PRIVATE KEY")
-    if len(blocks) > 1:
-        raise MalformedCredential(f"has {len(blocks)} private keys, one is needed")
-    return blocks[0]
+def parse_certificates(text: bytes) -> tuple[x509.Certificate, ...]:
+    """The certificates of a text in which every one can be read. Raises MalformedCredential."""
+    found = find_certificates(text)
+    if found.unreadable:
+        raise MalformedCredential(found.unreadable[0])
+    return found.certificates
 
 
 def render_private_key(key: rsa.RSAPrivateKey) -> bytes:
@@ -198,11 +167,6 @@ def _fits_together(numbers: rsa.RSAPrivateNumbers) -> bool:
     )
 
 
-def display_name(name: x509.Name) -> str:
-    """A subject or an issuer for people, RFC 4514: whoever signs a certificate chooses what is in it."""
-    return printable(name.rfc4514_string())
-
-
 def serial_number(certificate: x509.Certificate) -> str:
     """A decimal number; of one that is longer than RFC 5280 allows, the beginning in hex."""
     number = certificate.serial_number
@@ -211,7 +175,10 @@ def serial_number(certificate: x509.Certificate) -> str:
 
 def key_algorithm(certificate: x509.Certificate) -> str:
     """For people: `RSA-4096`."""
-    public_key = certificate.public_key()
+    try:
+        public_key = certificate.public_key()
+    except UNREADABLE:
+        return "unknown"
     if isinstance(public_key, rsa.RSAPublicKey):
         return f"RSA-{public_key.key_size}"
     if isinstance(public_key, ec.EllipticCurvePublicKey):

@@ -75,13 +75,9 @@ def _attribute(key: str, value: str) -> x509.NameAttribute[str]:
     return x509.NameAttribute(_ATTRIBUTES[key], value, string_type, _validate=False)
 
 
-def same_subject(wanted: x509.Name, got: x509.Name) -> bool:
-    """Whether both have the same attributes; order, RDN grouping and string types do not count,
-    since the Connector encodes the subject anew."""
-    return _multiset(wanted) == _multiset(got)
-
-
-def _multiset(name: x509.Name) -> Counter[tuple[str, str | bytes]]:
+def attributes(name: x509.Name) -> Counter[tuple[str, str | bytes]]:
+    """The attributes of a name, by dotted type. Order, RDN grouping and string types do not count, since
+    the Connector encodes the subject anew."""
     return Counter((attribute.oid.dotted_string, attribute.value) for attribute in name)
 
 

@@ -5,6 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from .credential import Chain, Credential
+from .text import rfc3339
 
 
 class Origin(StrEnum):
@@ -76,3 +77,16 @@ class Pending:
     csr_pem: bytes = field(repr=False)
     token: str | None = field(default=None, repr=False)
     signed: Signed | None = None
+
+
+def why_not_imported(given: Chain, held: Chain) -> str | None:
+    """Why an operator's chain does not take the place of the one in use; None if it does."""
+    if given.fingerprint == held.fingerprint:
+        fuller = len(given.certificates) > len(held.certificates)
+        return None if fuller else "the certificate in the files is the one in use"
+    if given.not_before > held.not_before:
+        return None
+    return (
+        f"the certificate in the files begins at {rfc3339(given.not_before)}, which is not later than the"
+        f" beginning of the one in use, {rfc3339(held.not_before)}"
+    )

@@ -18,10 +18,10 @@ from cryptography import x509
 
 from ..core import chain as chains
 from ..core.answer import Configuration, SignedAnswer
-from ..core.credential import Credential, display_name, load_public_key, render_private_key
+from ..core.credential import Chain, Credential, load_public_key, render_private_key
 from ..core.csr import make_csr, parse_subject
 from ..core.door import ClientPair, Door
-from ..core.generation import Facts, Generation, Origin, Pending, Signed
+from ..core.generation import Facts, Generation, Origin, Pending, Signed, why_not_imported
 from ..core.policy import CSR_MAX_AGE, PROOF_PATIENCE, in_danger
 from ..core.token import OneTimeToken
 from ..errors import (
@@ -83,7 +83,9 @@ class Renewal:
         notifier: Notifier,
         journal: Journal,
         plan: Plan,
+        fit_for_tls: Callable[[Credential], Credential],
     ) -> None:
+        """`fit_for_tls` raises MalformedCredential if the TLS library does not load a key and its chain."""
         self._clock = clock
         self._store = store
         self._connector = connector
@@ -94,6 +96,7 @@ class Renewal:
         self._notifier = notifier
         self._journal = journal
         self._plan = plan
+        self._fit_for_tls = fit_for_tls
         self.lock = asyncio.Lock()
         self.generation: Generation | None = None
         self.pending: Pending | None = None
@@ -225,7 +228,7 @@ class Renewal:
                 "the first connection was interrupted and its second token no longer works; "
                 f"a new one-time token is needed ({error.detail})"
             ) from error
-        signed = replace(pending, signed=self._verified(answer, pending))
+        signed = replace(pending, signed=await self._verified(answer, pending))
         await self._keep(signed)
         return signed
 
@@ -236,7 +239,7 @@ class Renewal:
             raise NoCredential("there is no credential to renew; connect with a one-time token")
         return self.door(self.generation, correlation_id)
 
-    def _verified(self, answer: SignedAnswer, pending: Pending) -> Signed:
+    async def _verified(self, answer: SignedAnswer, pending: Pending) -> Signed:
         now = self._clock.now()
         anchors = self._anchors()
         expected = chains.Expected(
@@ -245,7 +248,8 @@ class Renewal:
             at=answer.date or now,
         )
         try:
-            chain = chains.verify(answer, expected)
+            credential = Credential(chains.verify(answer, expected), pending.key_pem)
+            chain = (await self._disk(self._fit_for_tls, credential)).chain
         except (CredentialExpired, CredentialNotYetValid) as error:
             theirs = f"{answer.date:%Y-%m-%dT%H:%M:%SZ}" if answer.date else "not known"
             raise ConnectorProtocol(
@@ -253,11 +257,15 @@ class Renewal:
             ) from error
         except CredentialError as error:
             raise ConnectorProtocol(error.detail) from error
+        self._note_left_out(chain)
         changed = not chains.anchored(chain, anchors)
         if changed:
-            issuer = display_name(chain.leaf.issuer)
-            self._journal.record("trust-anchor-changed", issuer=issuer, fingerprint=chain.fingerprint)
+            self._journal.record("trust-anchor-changed", issuer=chain.issuer, fingerprint=chain.fingerprint)
         return Signed(chain, now, anchor_changed=changed and pending.origin is Origin.RENEW)
+
+    def _note_left_out(self, chain: Chain) -> None:
+        if chain.left_out:
+            self._journal.record("certificates-left-out", detail=chain.left_out)
 
     def _anchors(self) -> tuple[x509.Certificate, ...]:
         return self.generation.chain.authorities if self.generation is not None else ()
@@ -354,6 +362,8 @@ class Renewal:
 
     async def _activate(self, credential: Credential, facts: Facts) -> Generation:
         previous, fingerprint = self.generation, credential.chain.fingerprint
+        # Connections that present the same certificate with a shorter chain are closed too.
+        kept = frozenset({fingerprint}) - ({previous.chain.fingerprint} if previous is not None else set())
         if previous is not None:
             previous = await self.superseded.schedule(previous, fingerprint)
         generation = await self._disk(self._store.activate, credential, facts)
@@ -361,7 +371,7 @@ class Renewal:
         self.pending, self._unsaved = None, False
         if previous is not None:
             self.superseded.add(previous)
-        await self._connector.retire(frozenset({fingerprint}))
+        await self._connector.retire(kept)
         await self.publish()
         return generation
 
@@ -423,16 +433,26 @@ class Renewal:
         True if it is the current one now. Raises CredentialExpired or CredentialNotYetValid for a
         pair that must not replace anything, NoCredential if no URL is known.
         """
-        current = self.generation
+        current, now = self.generation, self._clock.now()
         if current is not None:
-            if credential.chain.not_before <= current.chain.not_before:
+            if reason := why_not_imported(credential.chain, current.chain):
+                self._journal.record(
+                    "import-ignored", detail=reason, fingerprint=credential.chain.fingerprint
+                )
                 return False
-            chains.check_dates(credential.chain.certificates, self._clock.now())
+            try:
+                chains.check_dates(credential.chain.certificates, now)
+            except CredentialError as error:
+                raise type(error)(f"COMPASS_CLIENT_CERTIFICATE_FILE: {error.detail}") from error
         url = self.connector_url()
         if url is None:
-            raise NoCredential("the imported files need COMPASS_CONNECTOR_URL, the URL to renew them at")
+            raise NoCredential("COMPASS_CONNECTOR_URL: is needed to renew the imported files")
         await self.drop_pending("an import replaces it")
-        facts = Facts(origin=Origin.IMPORT, connector_url=url, activated_at=self._clock.now())
+        self._note_left_out(credential.chain)
+        if current is not None and current.chain.fingerprint == credential.chain.fingerprint:
+            facts = replace(current.facts, activated_at=now)
+        else:
+            facts = Facts(origin=Origin.IMPORT, connector_url=url, activated_at=now)
         await self._activate(credential, facts)
         return True
 

@@ -13,13 +13,12 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from compass_sidecar.adapters.credential_files import CredentialFiles
 from compass_sidecar.adapters.publisher import Publisher
 from compass_sidecar.core.credential import Credential, check_key, render
-from compass_sidecar.errors import CredentialError, KeyMismatch, MalformedCredential, UntrustedChain
+from compass_sidecar.errors import CredentialError, KeyMismatch, MalformedCredential
 from tests.support.authority import NOW, Authority, ec_key, key_pem, rsa_key
 
 ROOT = Authority.create()
@@ -35,7 +34,11 @@ def pair(
 ) -> CredentialFiles:
     (folder / "tls.crt").write_bytes(certificate)
     (folder / "tls.key").write_bytes(key)
-    return CredentialFiles(folder / "tls.crt", folder / "tls.key", passphrase)
+    return files_at(folder / "tls.crt", folder / "tls.key", passphrase)
+
+
+def files_at(certificate: Path, key: Path | None = None, passphrase: bytes | None = None) -> CredentialFiles:
+    return CredentialFiles(certificate, key, passphrase, now=lambda: NOW)
 
 
 def refusal(files: CredentialFiles, kind: type[CredentialError] = MalformedCredential) -> str:
@@ -95,8 +98,9 @@ def test_a_chain_in_another_order_or_with_other_text_is_rendered_anew(tmp_path: 
 def test_key_and_chain_may_be_in_one_file(tmp_path: Path) -> None:
     path = tmp_path / "both.pem"
     path.write_bytes(KEY + render(CHAIN))
-    found = CredentialFiles(path, path).read()
-    assert (found.key_pem, found.chain.certificates, found.chain.pem) == (KEY, CHAIN, render(CHAIN))
+    for files in (files_at(path, path), files_at(path)):
+        found = files.read()
+        assert (found.key_pem, found.chain.certificates, found.chain.pem) == (KEY, CHAIN, render(CHAIN))
 
 
 def test_a_leaf_alone_has_no_ca(tmp_path: Path) -> None:
@@ -134,10 +138,7 @@ def _folder(path: Path) -> None:
         (lambda path: path.write_bytes(b" \n\n"), "is empty"),
         (lambda path: os.truncate(path, 1024 * 1024 + 1), "cannot be read: it is larger than 1048576 bytes"),
         (lambda path: path.write_bytes(b"hunter2"), "is not PEM"),
-        (
-            lambda path: path.write_bytes(LEAF.public_bytes(serialization.Encoding.DER)),
-            "is not PEM; it looks like DER, so convert it",
-        ),
+        (lambda path: path.write_bytes(bytes.fromhex("feedfeed0002")), "is a Java keystore; convert it to"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named_with_the_reason(
@@ -145,22 +146,28 @@ def test_a_file_that_cannot_be_read_is_named_with_the_reason(
 ) -> None:
     files = pair(tmp_path)
     spoil(tmp_path / name)
-    assert refusal(files) == f"{tmp_path / name} {sentence}"
+    assert refusal(files).startswith(f"{VARIABLES[name]}: {tmp_path / name} {sentence}")
 
 
+VARIABLES = {"tls.crt": "COMPASS_CLIENT_CERTIFICATE_FILE", "tls.key": "COMPASS_CLIENT_KEY_FILE"}
 NONSENSE = b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 
 
 @pytest.mark.parametrize(
     ("certificate", "sentence"),
     [
-        (KEY, "has no PEM block CERTIFICATE"),
-        (render([LEAF]) + NONSENSE, "certificate 2 cannot be parsed"),
-        (render([AUTHORITY.issue(serial=n + 3) for n in range(11)]), "has 11 certificates, more than 10"),
+        (KEY, "has no PEM block CERTIFICATE, only PRIVATE KEY"),
+        (render([LEAF]) + NONSENSE, "certificate 2 cannot be parsed: "),
+        (NONSENSE + render(CHAIN[1:]), "certificate 1 cannot be parsed: "),
+        (render([AUTHORITY.issue(serial=n + 3) for n in range(501)]), "has 501 certificates, more than 500"),
+        (render([LEAF, ROOT.certificate]), "the client certificate was signed by none of the other 1"),
     ],
 )
 def test_a_certificate_file_that_is_wrong_is_named(tmp_path: Path, certificate: bytes, sentence: str) -> None:
-    assert refusal(pair(tmp_path, certificate)) == f"{tmp_path / 'tls.crt'} {sentence}"
+    with pytest.raises(CredentialError) as caught:
+        pair(tmp_path, certificate).read()
+    named = f"COMPASS_CLIENT_CERTIFICATE_FILE: {tmp_path / 'tls.crt'}"
+    assert caught.value.detail.startswith(f"{named} {sentence}")
 
 
 ENCRYPTED = key_pem(rsa_key(), passphrase=PASSPHRASE)
@@ -169,11 +176,9 @@ ENCRYPTED = key_pem(rsa_key(), passphrase=PASSPHRASE)
 @pytest.mark.parametrize(
     ("key", "passphrase", "sentence"),
     [
-        (render(CHAIN), None, "has no PEM block PRIVATE KEY"),
+        (render(CHAIN), None, "has no PEM block PRIVATE KEY, only CERTIFICATE"),
         (ENCRYPTED, None, "is encrypted and no passphrase is set"),
         (ENCRYPTED, b"wrong", "cannot be decrypted: wrong passphrase?"),
-        (ENCRYPTED, b"", "cannot be decrypted: wrong passphrase?"),
-        (KEY, PASSPHRASE, "is not encrypted, but a passphrase is set"),
         (KEY + key_pem(rsa_key(1)), None, "has 2 private keys, one is needed"),
         (key_pem(ec_key()), None, "is not an RSA key; the Connector signs RSA keys only"),
         (key_pem(ec_key(), traditional=True), None, "is not an RSA key; the Connector signs RSA keys only"),
@@ -184,19 +189,43 @@ def test_a_key_file_that_is_wrong_is_named(
     tmp_path: Path, key: bytes, passphrase: bytes | None, sentence: str
 ) -> None:
     files = pair(tmp_path, key=key, passphrase=passphrase)
-    assert refusal(files) == f"{tmp_path / 'tls.key'} {sentence}"
+    assert refusal(files) == f"COMPASS_CLIENT_KEY_FILE: {tmp_path / 'tls.key'} {sentence}"
 
 
 def test_a_key_for_none_of_the_certificates_is_a_mismatch(tmp_path: Path) -> None:
     said = refusal(pair(tmp_path, key=key_pem(rsa_key(1))), KeyMismatch)
-    assert said == f"{tmp_path}/tls.key is the key of none of the certificates in {tmp_path}/tls.crt"
+    named = f"COMPASS_CLIENT_CERTIFICATE_FILE: {tmp_path}/tls.crt"
+    assert said == f"{named} has no certificate for the key in {tmp_path}/tls.key"
 
 
-@pytest.mark.parametrize("stranger", [Authority.create("Other CA").certificate, AUTHORITY.issue(serial=9)])
-def test_a_chain_with_strangers_is_refused(tmp_path: Path, stranger: x509.Certificate) -> None:
-    said = refusal(pair(tmp_path, render((CHAIN[1], LEAF, CHAIN[2], stranger))), UntrustedChain)
-    assert said.startswith(f"{tmp_path}/tls.crt has certificates that do not belong to the chain")
-    assert "certificate 2" in said
+OLDER = AUTHORITY.issue(not_before=NOW - timedelta(days=9), lifetime=timedelta(days=8))
+
+
+@pytest.mark.parametrize("other", [Authority.create("Other CA").certificate, OLDER])
+def test_what_does_not_belong_to_the_chain_is_left_out(tmp_path: Path, other: x509.Certificate) -> None:
+    for crowd in ((other, *CHAIN), (CHAIN[1], LEAF, CHAIN[2], other)):
+        chain = pair(tmp_path, render(crowd)).read().chain
+        assert (chain.pem, chain.certificates) == (render(CHAIN), CHAIN)
+        assert chain.left_out
+        assert chain.left_out.startswith("1 certificate is not needed for the chain")
+
+
+def test_a_whole_bundle_beside_the_leaf_is_left_out_but_for_the_path(tmp_path: Path) -> None:
+    bundle = [Authority.create(f"CA {number}").certificate for number in range(150)]
+    bundle[70:70] = CHAIN[1:]
+    chain = pair(tmp_path, render([LEAF, *bundle]) + NONSENSE).read().chain
+    assert chain.certificates == CHAIN
+    assert "151 certificates are not needed" in (chain.left_out or "")
+
+
+def test_an_older_certificate_without_a_ca_is_left_out_too(tmp_path: Path) -> None:
+    assert pair(tmp_path, render([OLDER, LEAF])).read().chain.certificates == (LEAF,)
+
+
+def test_an_expired_pair_is_read_with_the_chain_that_it_had(tmp_path: Path) -> None:
+    past = Authority.create(not_before=NOW - timedelta(days=9), lifetime=timedelta(days=8))
+    leaf = past.issue(not_before=NOW - timedelta(days=9), lifetime=timedelta(days=2))
+    assert pair(tmp_path, render([leaf, past.certificate])).read().chain.certificates == (leaf, *past.chain)
 
 
 def test_no_refusal_and_no_repr_shows_what_is_in_a_file(tmp_path: Path) -> None:
@@ -215,7 +244,7 @@ def test_a_file_that_we_may_not_read_says_who_we_are() -> None:
         "from compass_sidecar.adapters.credential_files import CredentialFiles\n"
         "if os.geteuid() == 0: os.setgroups([]), os.setgid(65534), os.setuid(65534)\n"
         "folder = Path(sys.argv[1])\n"
-        "try: CredentialFiles(folder / 'tls.crt', folder / 'tls.key').read()\n"
+        "try: CredentialFiles(folder / 'tls.crt', folder / 'tls.key', now=None).read()\n"
         "except Exception as error: print(type(error).__name__, error)\n"
     )
     with tempfile.TemporaryDirectory() as directory:
@@ -226,7 +255,7 @@ def test_a_file_that_we_may_not_read_says_who_we_are() -> None:
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     uid, gid = (65534, 65534) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
     assert said == (
-        f"MalformedCredential {directory}/tls.key cannot be read: permission denied"
+        f"MalformedCredential COMPASS_CLIENT_KEY_FILE: {directory}/tls.key cannot be read: permission denied"
         f" (we are uid {uid}, gid {gid})\n"
     )
 
@@ -295,7 +324,7 @@ class Secret:
         self._publisher.publish(credential)
 
     def files(self) -> CredentialFiles:
-        return CredentialFiles(self.folder / "tls.crt", self.folder / "tls.key")
+        return files_at(self.folder / "tls.crt", self.folder / "tls.key")
 
 
 def test_a_swapped_secret_is_a_change(tmp_path: Path) -> None:
@@ -372,13 +401,13 @@ def versions(tmp_path: Path) -> list[Credential]:
 def by_folder(directory: Path) -> tuple[Path, CredentialFiles]:
     """As in `/etc/app/live -> versions/7`: the link that is swapped, and the files behind it."""
     link = directory / "live"
-    return link, CredentialFiles(link / "tls.crt", link / "tls.key")
+    return link, files_at(link / "tls.crt", link / "tls.key")
 
 
 def by_data(directory: Path) -> tuple[Path, CredentialFiles]:
     for name in ("tls.crt", "tls.key"):
         (directory / name).symlink_to(f"..data/{name}")
-    return directory / "..data", CredentialFiles(directory / "tls.crt", directory / "tls.key")
+    return directory / "..data", files_at(directory / "tls.crt", directory / "tls.key")
 
 
 @pytest.mark.parametrize("layout", [by_folder, by_data])
@@ -454,6 +483,6 @@ def test_a_secret_that_is_swapped_all_the_time_is_read_whole_or_not_at_all(tmp_p
 
 def test_an_ec_certificate_beside_an_rsa_key_is_a_mismatch(tmp_path: Path) -> None:
     public_key: ec.EllipticCurvePublicKey = ec_key().public_key()
-    assert "none of the certificates" in refusal(
+    assert "has no certificate for the key" in refusal(
         pair(tmp_path, render([AUTHORITY.issue(key=public_key)])), KeyMismatch
     )

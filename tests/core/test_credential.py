@@ -1,7 +1,6 @@
 """Keys and chains are read in every form that operators have, and each way to be wrong has its message."""
 
 import subprocess
-import time
 from base64 import encodebytes
 from datetime import timedelta
 from pathlib import Path
@@ -20,14 +19,13 @@ from compass_sidecar.core.credential import (
     check_key,
     fingerprint,
     key_algorithm,
-    load_private_key,
     load_public_key,
     parse_certificates,
-    pem_blocks,
     render,
     render_private_key,
 )
 from compass_sidecar.core.csr import make_csr
+from compass_sidecar.core.key_material import load_private_key
 from compass_sidecar.errors import KeyMismatch, MalformedCredential
 from tests.support.authority import NOW, Authority, ec_key, key_pem, name, rsa_key
 
@@ -73,37 +71,35 @@ def broken(pem: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("pem", "why"),
     [
-        (b"", "has no PEM block CERTIFICATE"),
-        (b"\x30\x82\x01\x00", "has no PEM block CERTIFICATE"),
-        (key_pem(ec_key()), "has no PEM block CERTIFICATE"),
-        (CA.pem[:-20], "has no PEM block CERTIFICATE"),
-        (CA.pem.replace(b"CERTIFICATE", b"certificate"), "has no PEM block CERTIFICATE"),
-        (CA.pem.replace(b"END CERTIFICATE", b"END X509 CRL"), "has no PEM block CERTIFICATE"),
-        (CA.pem * (MAX_CERTIFICATES + 1), "has 11 certificates, more than 10"),
-        (broken(CA.pem), "certificate 1 cannot be parsed"),
-        (CA.pem + broken(CA.pem), "certificate 2 cannot be parsed"),
+        (b"", "is empty"),
+        (b"\x30\x82\x01\x00", "certificate 1 cannot be parsed: "),
+        (key_pem(ec_key()), "has no PEM block CERTIFICATE, only PRIVATE KEY"),
+        (CA.pem[:-20], "has a PEM block CERTIFICATE without its end"),
+        (CA.pem.replace(b"CERTIFICATE", b"certificate"), "is not PEM"),
+        (CA.pem.replace(b"END CERTIFICATE", b"END X509 CRL"), "has a PEM block CERTIFICATE without its end"),
+        (CA.pem * (MAX_CERTIFICATES + 1), "has 501 certificates, more than 500"),
+        (broken(CA.pem), "certificate 1 cannot be parsed: error parsing asn1 value"),
+        (CA.pem + broken(CA.pem), "certificate 2 cannot be parsed: error parsing asn1 value"),
+        (CA.pem + CA.pem.replace(b"\nMII", b"\nM,I"), "certificate 2 is not base64"),
     ],
 )
 def test_a_text_without_readable_certificates_is_refused(pem: bytes, why: str) -> None:
     with pytest.raises(MalformedCredential) as caught:
         parse_certificates(pem)
-    assert caught.value.detail == why
+    assert caught.value.detail.startswith(why)
 
 
 @pytest.mark.parametrize(
     ("original", "changed"),
     [
         (bytes.fromhex("a003020102"), bytes.fromhex("a003020109")),  # version 10
-        (bytes.fromhex("13024445"), bytes.fromhex("03024445")),  # a country that is a bit string
-        (bytes.fromhex("8203612e62"), bytes.fromhex("a303612e62")),  # SAN: x400Address
         (bytes.fromhex("0603551d23"), bytes.fromhex("0603551d0f")),  # a second key usage
     ],
-    ids=["version", "type of a name", "general name", "extension twice"],
+    ids=["version", "extension twice"],
 )
 @pytest.mark.filterwarnings("ignore")
 def test_a_certificate_of_unknown_form_is_malformed_and_no_bug(original: bytes, changed: bytes) -> None:
-    leaf = CA.issue(extensions=[(x509.SubjectAlternativeName([x509.DNSName("a.b")]), False)])
-    der = leaf.public_bytes(serialization.Encoding.DER)
+    der = CA.issue().public_bytes(serialization.Encoding.DER)
     assert original in der
     with pytest.raises(MalformedCredential, match="cannot be parsed"):
         parse_certificates(pem_of(der.replace(original, changed)))
@@ -125,31 +121,7 @@ def test_a_damaged_certificate_is_malformed_or_can_be_used_without_a_surprise(da
         return
     assert len(chain.fingerprint) == 64
     assert key_algorithm(chain.leaf)
-    assert isinstance(chain.leaf.subject.rfc4514_string(), str)
-
-
-@given(
-    st.binary()
-    | st.lists(st.sampled_from([b"-----BEGIN A-----", b"-----END A-----", b"-", b"x"])).map(b"".join)
-)
-def test_blocks_are_pieces_of_the_text_in_its_order(pem: bytes) -> None:
-    rest = pem
-    for label, block in pem_blocks(pem):
-        assert block.startswith(b"-----BEGIN %b-----" % label.encode())
-        assert block.endswith(b"-----END %b-----" % label.encode())
-        rest = rest[rest.index(block) + len(block) :]
-
-
-def test_a_block_that_is_never_ended_hides_none_that_follows() -> None:
-    pem = b"-----BEGIN RSA PRIVATE KEY-----\nAAAA\n" + CA.pem
-    assert pem_blocks(pem) == [("CERTIFICATE", CA.pem.strip())]
-
-
-@pytest.mark.parametrize("piece", [b"-----BEGIN A-----", b"-----BEGIN A-----\n-", b"-----BEGIN ", b"-"])
-def test_a_hostile_text_is_searched_in_no_time(piece: bytes) -> None:
-    began = time.process_time()
-    assert pem_blocks(piece * (1024 * 1024 // len(piece))) == []
-    assert time.process_time() - began < 1
+    assert chain.subject.isprintable()
 
 
 # --- chains
@@ -284,9 +256,9 @@ def test_a_key_that_is_not_changed_is_what_the_library_writes() -> None:
 
 
 UNLOADABLE = [
-    (b"", None, "has no PEM block PRIVATE KEY"),
-    (CA.pem, None, "has no PEM block PRIVATE KEY"),
-    (key_pem(ec_key())[:-10], None, "has no PEM block PRIVATE KEY"),
+    (b"", None, "is empty"),
+    (CA.pem, None, "has no PEM block PRIVATE KEY, only CERTIFICATE"),
+    (key_pem(ec_key())[:-10], None, "has a PEM block PRIVATE KEY without its end"),
     (key_pem(rsa_key()) + key_pem(rsa_key(1)), None, "has 2 private keys, one is needed"),
     (key_pem(rsa_key(), passphrase=PASSPHRASE), None, "is encrypted and no passphrase is set"),
     (
@@ -294,9 +266,8 @@ UNLOADABLE = [
         None,
         "is encrypted and no passphrase is set",
     ),
-    (key_pem(rsa_key()), PASSPHRASE, "is not encrypted, but a passphrase is set"),
     (key_pem(rsa_key(), passphrase=PASSPHRASE), b"wrong", "cannot be decrypted: wrong passphrase?"),
-    (key_pem(rsa_key(), passphrase=PASSPHRASE), b"", "cannot be decrypted: wrong passphrase?"),
+    (key_pem(rsa_key(), passphrase=PASSPHRASE), b"", "is encrypted and no passphrase is set"),
     (
         key_pem(rsa_key(), passphrase=PASSPHRASE, traditional=True),
         b"wrong",
@@ -305,7 +276,14 @@ UNLOADABLE = [
     (broken(key_pem(rsa_key())), None, "cannot be parsed"),
     (pem_of(b"no key", "PRIVATE KEY"), None, "cannot be parsed"),
     (pem_of(b"", "RSA PRIVATE KEY"), None, "cannot be parsed"),
-    (OPENSSH, None, "cannot be parsed"),
+    (
+        OPENSSH,
+        None,
+        (
+            "has no PEM block PRIVATE KEY, only OPENSSH PRIVATE KEY;"
+            " convert it with `ssh-keygen -p -m PEM -f FILE`"
+        ),
+    ),
     (damaged("d"), None, "cannot be parsed"),
     (damaged("p"), None, "cannot be parsed"),
     (key_pem(ec_key()), None, "is not an RSA key; the Connector signs RSA keys only"),

@@ -195,8 +195,8 @@ CAUSES: dict[Callable[[Scene], SidecarProcess], Words] = {
     ),
     no_ca_file: Words(
         "TLS",
-        check=("COMPASS_CONNECTOR_CA_FILE", "ca.pem cannot be used: it has no certificate"),
-        error=("COMPASS_CONNECTOR_CA_FILE", "ca.pem cannot be used: it has no certificate"),
+        check=("COMPASS_CONNECTOR_CA_FILE", "ca.pem cannot be used: it is not PEM"),
+        error=("COMPASS_CONNECTOR_CA_FILE", "ca.pem cannot be used: it is not PEM"),
         reasons=("connector-ca-unusable",),
         unchecked=("connection", "Connector"),
     ),

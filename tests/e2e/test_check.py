@@ -60,10 +60,8 @@ def test_check_judges_the_files_to_import_beside_the_store(
     start().ready().stop()
     done = alone(importing)
     assert done.returncode == 0
-    assert (
-        f"{importing['COMPASS_CLIENT_CERTIFICATE_FILE']} is not newer than what the store holds"
-        in done.stdout
-    )
+    why = "is not taken over: the certificate in the files is the one in use"
+    assert f"{importing['COMPASS_CLIENT_CERTIFICATE_FILE']} {why}" in done.stdout
     bad = alone(importing, COMPASS_CLIENT_KEY_FILE="/nowhere")
     assert bad.returncode == 0
     assert "warning     import          /nowhere does not exist; correct the files" in bad.stdout

@@ -10,6 +10,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from compass_sidecar.adapters.filestore import Store
+from compass_sidecar.adapters.tls import fit_for_tls
 from compass_sidecar.adapters.worker import Worker
 from compass_sidecar.core.credential import Credential
 from compass_sidecar.core.generation import Facts, Generation, Origin
@@ -141,6 +142,7 @@ class House:
             notifier=self.said,
             journal=self.said,
             plan=self.plan,
+            fit_for_tls=fit_for_tls,
         )
         self.scheduler = Scheduler(
             clock=self.clock,
