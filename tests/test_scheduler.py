@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from compass_sidecar.core.credential import Chain
 from compass_sidecar.core.policy import Policy
 from compass_sidecar.core.status import State, state_of
 from compass_sidecar.engine.renewal import Plan
@@ -445,12 +447,83 @@ async def test_who_waits_is_woken_and_finds_the_new_status(house: House) -> None
 
 
 async def test_wrong_files_stop_the_start_only_without_a_usable_credential(house: House) -> None:
-    house.inputs.error = MalformedCredential("tls.key is encrypted and no passphrase is set")
-    with pytest.raises(SettingsError, match=r"COMPASS_CLIENT_CERTIFICATE_FILE: tls\.key is encrypted"):
+    house.inputs.error = MalformedCredential("COMPASS_CLIENT_KEY_FILE: tls.key is encrypted")
+    with pytest.raises(SettingsError, match=r"^COMPASS_CLIENT_KEY_FILE: tls\.key is encrypted$"):
         await house.scheduler.start()
     await house.holding()
     assert state(house) is State.CONNECTED
     assert "import-rejected" in reasons(house)
+
+
+async def test_a_pair_that_is_not_taken_over_is_logged_with_the_reason(house: House) -> None:
+    await house.holding()
+    held = house.current
+    older = held.chain.not_before - HOUR
+    for pair, why in (
+        (held.credential, "is the one in use"),
+        (house.authority.credential(number=2, not_before=older), "which is not later than the beginning of"),
+    ):
+        house.inputs.pair = pair
+        await house.run_for(2 * MINUTE)
+        (said,) = [each for each in house.said.events if each["event"] == "import-ignored"]
+        assert why in str(said["detail"])
+        house.said.events.clear()
+    assert house.current == held
+    assert reasons(house) == ()
+
+
+async def test_the_same_leaf_with_a_fuller_chain_takes_its_place(tmp_path: Path) -> None:
+    house = House(tmp_path, plan=Plan(URL, revoke_superseded_after=HOUR))
+    whole = house.authority.credential(not_before=house.clock.now())
+    house.inputs.pair = replace(whole, chain=Chain.of([whole.chain.leaf]))
+    await house.scheduler.start()
+    assert house.current.chain.ca_pem is None
+    before = house.current.facts
+    house.inputs.pair = whole
+    await house.run_for(MINUTE)
+    assert house.current.credential == whole
+    assert house.current.facts == replace(before, activated_at=house.current.facts.activated_at)
+    assert house.said.names().count("imported") == 2
+    await house.run_for(2 * HOUR)
+    assert "revoke" not in house.connector.calls
+    assert "revocation-not-scheduled" not in house.said.names()
+    house.close()
+
+
+async def test_a_pair_that_begins_later_is_taken_over_when_it_begins(house: House) -> None:
+    await house.holding()
+    house.inputs.pair = house.authority.credential(number=2, not_before=house.clock.now() + HOUR)
+    await house.run_for(MINUTE)
+    assert "import-rejected" in reasons(house)
+    (said,) = [each for each in house.said.events if each["event"] == "import-rejected"]
+    assert str(said["detail"]).startswith("COMPASS_CLIENT_CERTIFICATE_FILE: ")
+    await house.run_for(HOUR)
+    assert house.said.names().count("imported") == 1
+    assert "import-rejected" not in reasons(house)
+
+
+async def test_a_pair_that_could_not_be_stored_is_taken_over_when_it_can_be(house: House) -> None:
+    await house.holding(age=HOUR)
+    house.inputs.pair = house.authority.credential(number=2, not_before=house.clock.now())
+    generations = house.directory / "generations"
+    aside = generations.rename(house.directory / "aside")
+    await house.run_for(MINUTE)
+    assert "import-rejected" in reasons(house)
+    aside.rename(generations)
+    await house.run_for(MINUTE)
+    assert house.said.names().count("imported") == 1
+    assert "import-rejected" not in reasons(house)
+
+
+async def test_files_that_became_unreadable_are_not_taken_over_from_memory(house: House) -> None:
+    await house.holding()
+    house.inputs.pair = house.authority.credential(number=2, not_before=house.clock.now() + HOUR)
+    await house.run_for(MINUTE)
+    house.inputs.error = MalformedCredential("COMPASS_CLIENT_KEY_FILE: tls.key is empty")
+    await house.run_for(MINUTE)
+    house.inputs.error = None
+    await house.run_for(2 * HOUR)
+    assert "imported" not in house.said.names()
 
 
 async def test_files_without_a_url_stop_the_start(house: House) -> None:

@@ -30,7 +30,6 @@ from ..errors import (
     ConnectorTimeout,
     ConnectorUnavailable,
     ConnectorUntrusted,
-    NoCredential,
     RenewedRecently,
     SettingsError,
     SidecarError,
@@ -113,6 +112,7 @@ class Scheduler:
         )
         self.status = Status(version=version, started_at=clock.now())
         self._connector_clock = connector_clock
+        self._offered: Credential | None = None
         self._warnings: dict[str, str] = {}
         self._again: dict[str, timedelta] = {}
         self._chores: dict[str, asyncio.Task[None]] = {}
@@ -140,8 +140,7 @@ class Scheduler:
             raise SettingsError([untrusted.detail])
         problem = await self._import()
         if problem is not None and not self._attempts.usable():
-            name = "CONNECTOR_URL" if isinstance(problem, NoCredential) else "CLIENT_CERTIFICATE_FILE"
-            raise SettingsError([f"COMPASS_{name}: {problem.detail}"])
+            raise SettingsError([problem.detail])
         self._refresh()
         self._tell_state()
 
@@ -290,11 +289,15 @@ class Scheduler:
     async def _import(self) -> SidecarError | None:
         """Take over the operator's pair if it is newer; why that was not possible, if it was not."""
         try:
-            credential = await self._inputs.credential()
+            offered, self._offered = self._offered, None
+            credential = await self._inputs.credential() or offered
             if credential is None:
                 return None
+            # It stays on offer while it cannot be taken over: it may begin later, or the disk may be full.
+            self._offered = credential
             async with self._renewal.lock:
                 adopted = await self._renewal.adopt(credential)
+            self._offered = None
         except SidecarError as error:
             self._warn("import-rejected", error)
             return error

@@ -64,7 +64,8 @@ def test_check_judges_the_files_to_import_beside_the_store(
     assert f"{importing['COMPASS_CLIENT_CERTIFICATE_FILE']} {why}" in done.stdout
     bad = alone(importing, COMPASS_CLIENT_KEY_FILE="/nowhere")
     assert bad.returncode == 0
-    assert "warning     import          /nowhere does not exist; correct the files" in bad.stdout
+    why = "COMPASS_CLIENT_KEY_FILE: /nowhere does not exist; correct the files"
+    assert f"warning     import          {why}" in bad.stdout
     damaged = next((tmp_path / "store").glob("generations/*/tls.crt"))
     damaged.write_bytes(damaged.read_bytes()[:-40])
     lost = alone(importing, COMPASS_CLIENT_CERTIFICATE_FILE="", COMPASS_CLIENT_KEY_FILE="")

@@ -196,9 +196,7 @@ def _other_key(environment: dict[str, str], folder: Path) -> dict[str, str]:
 BAD_SETTINGS = {
     "COMPASS_CONNECTOR_URL": lambda env, _: env | {"COMPASS_CONNECTOR_URL": "http://example.com/graphql"},
     "COMPASS_CLIENT_CERTIFICATE_FILE: .*key": _other_key,
-    "COMPASS_CLIENT_CERTIFICATE_FILE: .*missing.key": lambda env, _: (
-        env | {"COMPASS_CLIENT_KEY_FILE": "missing.key"}
-    ),
+    "COMPASS_CLIENT_KEY_FILE: .*missing.key": lambda env, _: env | {"COMPASS_CLIENT_KEY_FILE": "missing.key"},
     "COMPASS_CONECTOR_URL: .*COMPASS_CONNECTOR_URL": lambda env, _: env | {"COMPASS_CONECTOR_URL": "x"},
 }
 
