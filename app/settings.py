@@ -31,6 +31,7 @@ _LONGEST_NAME = 253  # of a host
 _SOCKET_PATH_LIMIT = 107  # sun_path of Linux without its final NUL
 _NAME_AND_PORT = re.compile(r"(\[.+\]|[^:]+):([0-9]+)")
 _KUBERNETES_NAME = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT\w*|PORT_[0-9]+_(TCP|UDP|SCTP)\w*)", re.ASCII)
+_QUOTED = "begins and ends with a quote, as `docker run --env-file` keeps them: remove both"
 _PLAIN_WORDS = {
     "bool_parsing": "should be true or false",
     "int_parsing": "should be a whole number",
@@ -290,9 +291,12 @@ class Settings(BaseModel):
             if (text := value if name in _SECRET_FILES.values() else value.strip())
         }
         given = {name: text for name, text in ours.items() if name in _KNOWN}
-        values, unreadable = _read_secret_files(given, read)
+        quoted = {name: _QUOTED for name, text in given.items() if _is_quoted(text)}
+        plain = {name: text for name, text in given.items() if name not in quoted}
+        values, unreadable = _read_secret_files(plain, read)
         surroundings = {"COMPASS_STORE_DIR": default_store_dir, "ignored_variables": ignored}
         settings, wrong = _validate(surroundings | _usual_proxies(environ, given) | values)
+        wrong |= quoted
         unknown = [_unknown(name) for name in ours if name not in given]
         named = {name: f"{name}_FILE" if f"{name}_FILE" in given.keys() - {name} else name for name in wrong}
         bad = [f"{named[name]}: {text}" for name, text in wrong.items()]
@@ -372,6 +376,10 @@ def _default_text(field: FieldInfo) -> str:
     if isinstance(default, bool):
         return f"`{str(default).lower()}`"
     return f"`{format_duration(default) if isinstance(default, timedelta) else default}`"
+
+
+def _is_quoted(text: str) -> bool:
+    return len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
 
 
 def _is_from_kubernetes(name: str, value: str) -> bool:

@@ -713,3 +713,24 @@ def test_the_defaults_are_written_as_in_an_environment() -> None:
 
 def test_the_secrets_are_marked() -> None:
     assert {row.name.removeprefix("COMPASS_") for row in describe() if row.secret} == set(SECRET_FIELDS)
+
+
+@pytest.mark.parametrize("quote", ["'", '"'])
+@pytest.mark.parametrize("variable", sorted({row.name for row in describe()}))
+def test_quotes_around_a_value_are_refused_and_not_taken_for_a_part_of_it(variable: str, quote: str) -> None:
+    """`docker run --env-file` keeps them, and a folder called `"` would be made."""
+    refusal = f"{variable}: begins and ends with a quote, as `docker run --env-file` keeps them: remove both"
+    for value in ("some-secret-value", ""):
+        assert refusal in problems_of({variable: f"{quote}{value}{quote}"})
+
+
+@pytest.mark.parametrize("value", ['"one" two', "it's", '"', "'a\"", 'a"'])
+def test_a_quote_within_a_value_is_a_part_of_it(value: str) -> None:
+    assert (
+        secret(read(NOTIFY_WEBHOOK="https://h/", NOTIFY_WEBHOOK_SECRET=value).notify_webhook_secret) == value
+    )
+
+
+def test_what_depends_on_a_quoted_value_is_not_blamed() -> None:
+    (problem,) = problems(CLIENT_CERTIFICATE_FILE='"/c"', CLIENT_KEY_FILE="/k")
+    assert problem.startswith("COMPASS_CLIENT_CERTIFICATE_FILE: begins and ends with a quote")

@@ -55,6 +55,7 @@ class OperatorInputs:
         self._spent: set[str] = set()
         self._pair_reader, self._token_reader = Reader("credential files"), Reader("token file")
         self._given_up = False
+        self.awaited: str | None = None
 
     async def check_anchors(self) -> None:
         await self._anchors.check()
@@ -103,9 +104,11 @@ class OperatorInputs:
             return self._token or ""
         try:
             content = await self._token_reader.run(files.read_named, self._token_file)
+            self.awaited = None
             return content.decode("utf-8-sig").strip()
-        except FileNotFoundError:
-            return ""  # an operator may put it there later
+        except FileNotFoundError:  # an operator may put it there later
+            self.awaited = f"waiting for COMPASS_TOKEN_FILE {self._token_file}, checked every 30 s"
+            return ""
         except (OSError, UnicodeDecodeError) as error:
             reason = files.reason(error) if isinstance(error, OSError) else "it is not UTF-8 text"
             raise RequestRefused(f"the token file {self._token_file} cannot be read: {reason}") from error

@@ -138,9 +138,21 @@ def _bind_tightly(sock: socket.socket, path: Path, group: int | None) -> None:
     finally:
         os.umask(umask)
     if group is not None:
-        os.chown(path, -1, group)
+        _give(path, group)
     path.chmod(0o660)
     sock.listen(_BACKLOG)
+
+
+def _give(path: Path, group: int) -> None:
+    try:
+        os.chown(path, -1, group)
+    except PermissionError as error:
+        path.unlink()
+        line = (
+            f"COMPASS_PUBLISH_GROUP: the socket cannot be given to group {group}, of which we are no member;"
+            " in Kubernetes add it to supplementalGroups in the pod's securityContext"
+        )
+        raise SettingsError([line]) from error
 
 
 # --- serving -----------------------------------------------------------------------------------

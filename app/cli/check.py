@@ -164,7 +164,8 @@ class _Examination:
             self._failed("credential", f"there is none yet, and of the one-time token: {error.detail}")
             return None
         if token is None:
-            self._failed("credential", f"there is none, and no one-time token to get one with: {_RECONNECT}")
+            missing = inputs.awaited or f"no one-time token to get one with: {_RECONNECT}"
+            self._failed("credential", f"there is none, and {missing}")
             return None
         self._ok("credential", "none yet; the start will connect with the one-time token, if that is unused")
         return token

@@ -64,6 +64,10 @@ class Inputs(Protocol):
     async def token(self) -> OneTimeToken | None:
         """The token from the settings or its file, unless it is spent. Raises RequestRefused."""
 
+    @property
+    def awaited(self) -> str | None:
+        """What the last `token` missed, for people; None if it missed nothing."""
+
     def spend(self, token: OneTimeToken) -> None:
         """Never offer this token again."""
 
@@ -327,7 +331,8 @@ class Scheduler:
             return None
         token = await self._read_token()
         if token is None:
-            self._attempts.tell("connect-needed", "only a new one-time token, or a newer import, helps")
+            detail = self._inputs.awaited or "only a new one-time token, or a newer import, helps"
+            self._attempts.tell("connect-needed", detail)
         return token
 
     async def _read_token(self) -> OneTimeToken | None:

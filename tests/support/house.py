@@ -84,6 +84,7 @@ class Inputs:
         self.error: SidecarError | None = None
         self.anchors_error: SidecarError | None = None
         self.spent: list[OneTimeToken] = []
+        self.awaited: str | None = None
 
     async def check_anchors(self) -> None:
         if self.anchors_error is not None:
