@@ -66,9 +66,11 @@ def serve() -> int:
 def _leave(*_: object) -> None:
     """Until the server listens, and handles signals itself. What the store does bears being killed; and
     as a container's process 1 we would outlive a signal that nobody handles."""
-    if "logging" in sys.modules:
-        sys.modules["logging"].shutdown()
-    os._exit(0)
+    try:
+        if "logging" in sys.modules:
+            sys.modules["logging"].shutdown()
+    finally:  # whatever state an import has left it in
+        os._exit(0)
 
 
 if __name__ == "__main__":
