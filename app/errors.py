@@ -177,7 +177,7 @@ class UnusableURL(ConnectorProtocol):
 
 
 class UnexpectedFailure(ConnectorError):
-    """A call ended with an exception that has no place in this tree; it is the cause."""
+    """A call ended with an exception that has no place in this tree, and counts as one from outside it."""
 
     code = "internal-error"
 

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -58,6 +59,7 @@ _NEW_CAUSES = (
 _CAUSES_OF_TOKENS = f"the one-time token may be unknown, used or expired, {_DIRECTOR_CAUSE}; {_LASTING}"
 
 _T = TypeVar("_T")
+_log = logging.getLogger("compass_sidecar.adapters.connector")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,8 @@ class Connector:
             if isinstance(error, ConnectorError):
                 error.arrived = error.arrived and progress.step is Step.CALL
                 error.status = reply.status if reply else None
+            if isinstance(error, UnexpectedFailure):
+                _log.exception("internal-error", extra={"detail": error.detail})
             self._report(door, operation, error.code, started, reply, step=progress.step)
             raise
         self._report(door, operation, "ok", started, reply, step=progress.step)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,13 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]
     return "asyncio", {"use_uvloop": request.param}
 
 
+def told(times: Iterator[datetime | Exception]) -> datetime:
+    time = next(times)
+    if isinstance(time, Exception):
+        raise time
+    return time
+
+
 @dataclass
 class World:
     """A folder with a CA file and client pairs, and connectors that report into `observed`."""
@@ -89,7 +97,12 @@ class World:
         return self.folder / "ca.crt"
 
     def connector(
-        self, *, ca_file: Path | None = None, proxy: str | None = None, timeout: float = 5
+        self,
+        *,
+        ca_file: Path | None = None,
+        proxy: str | None = None,
+        timeout: float = 5,
+        now: Callable[[], datetime] = lambda: NOW,
     ) -> Connector:
         if ca_file is None:
             ca_file = self.ca_file
@@ -99,7 +112,7 @@ class World:
             proxy_for=lambda _url: proxy,
             timeout=timedelta(seconds=timeout),
             observe=self.observed.append,
-            now=lambda: NOW,
+            now=now,
         )
         self.connectors.append(connector)
         return connector
@@ -965,6 +978,18 @@ async def test_any_exception_becomes_an_error_of_the_tree_and_shows_no_header(ki
     assert type(error) is KINDS[kind]
     said_by_the_peer = (ssl.SSLError, httpx.ProxyError, httpx.RemoteProtocolError)
     assert "hunter2" not in error.detail or issubclass(kind, said_by_the_peer)
+
+
+async def test_an_exception_that_is_not_known_is_one_error_with_a_traceback_in_the_log(
+    world: World, server: ScriptedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    connector = world.connector(now=partial(told, chain([ValueError("a bug")], repeat(NOW))))
+    error = await failure(connector.confirm(door(server)))
+    assert isinstance(error, UnexpectedFailure)
+    assert error.code == "internal-error"
+    assert error.detail == f"the call to {HOST}:{server.port} failed: ValueError"
+    assert "ValueError: a bug" in caplog.text
+    await connector.confirm(door(server))
 
 
 async def test_a_thread_that_cannot_be_started_is_a_failure_that_passes() -> None:
