@@ -17,6 +17,8 @@ from .fault_kinds import Fault
 F = TypeVar("F", bound=Fault)
 OPERATIONS = ("configuration", "sign", "probe", "revoke", "director", "connect", "any")
 _SPEC = re.compile(r"([a-z0-9-]+)(?:@([a-z]+))?(?:\*(\d+))?(?::(.*))?", re.DOTALL)
+_PARTS = re.compile(r"^[a-z0-9-]*|@[a-z]+|\*\d+|:[^@*]*")
+_FORM = "NAME[@operation][*count][:parameter] in this order, such as slow@sign*3:2s"
 _CONNECT_SHARE = (
     0.25  # of the chaos rate: connections are fewer than calls, and their faults cost clients more
 )
@@ -131,10 +133,31 @@ class FaultPlan:
 
 
 def parse_fault(spec: str, table: Mapping[str, Fault]) -> Active:
-    """A specification as an active fault; raises ValueError."""
+    """A specification as an active fault; raises ValueError, with the order of the parts if it is wrong."""
+    try:
+        return _parsed(spec, table)
+    except ValueError as error:
+        ordered = _in_order(spec, table)
+        raise ValueError(f"{error}; did you mean {ordered!r}?" if ordered else str(error)) from error
+
+
+def _in_order(spec: str, table: Mapping[str, Fault]) -> str | None:
+    """The parts of a specification in their order, where that makes a good one of a bad one."""
+    name, *parts = _PARTS.findall(spec)
+    ordered = "".join([name, *sorted(parts, key=lambda part: "@*:".index(part[0]))])
+    if "".join([name, *parts]) != spec or ordered == spec:
+        return None
+    try:
+        _parsed(ordered, table)
+    except ValueError:
+        return None
+    return ordered
+
+
+def _parsed(spec: str, table: Mapping[str, Fault]) -> Active:
     match = _SPEC.fullmatch(spec)
     if match is None:
-        raise ValueError(f"{spec!r} is not NAME[@operation][*count][:parameter]")
+        raise ValueError(f"{spec!r} is not {_FORM}")
     name, operation, count, param = match.groups()
     fault = table.get(name)
     if fault is None:

@@ -73,7 +73,12 @@ def test_a_specification_says_where_how_often_and_with_what(
         ("alert:bell", "is not the number of a TLS alert"),
         ("status:7", "is not an HTTP status"),
         ("huge-body:0", "is not a number of MiB"),
-        ("empty-400*x", "is not NAME"),
+        ("empty-400*x", r"is not NAME\[@operation\]\[\*count\]\[:parameter\] in this order, such as "),
+        ("empty-400*3@sign", r"is not NAME.*; did you mean 'empty-400@sign\*3'\?"),
+        ("slow:2s@sign*3", r"is not a duration.*; did you mean 'slow@sign\*3:2s'\?"),
+        ("slow*3:2s@sign", r"did you mean 'slow@sign\*3:2s'\?"),
+        ("slow:2s@nowhere", "is not a duration: [^;]*$"),
+        ("@sign*3", "is not NAME"),
         ("", "is not NAME"),
     ],
 )
