@@ -7,6 +7,7 @@ It authenticates nobody, since everything behind it is made up. A browser's requ
 import json
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from importlib.resources import files
 from typing import Any, Protocol
 
 from . import answers
@@ -82,7 +83,7 @@ class Control:
 
     def __init__(self, emulator: Controlled) -> None:
         self._emulator = emulator
-        self._routes: dict[str, dict[str, Callable[[Body], Awaitable[Body]]]] = {
+        self._routes: dict[str, dict[str, Callable[[Body], Awaitable[Body | Answer]]]] = {
             "/": {"GET": self._state},
             "/healthz": {"GET": self._healthz},
             "/tokens": {"POST": self._tokens},
@@ -96,6 +97,7 @@ class Control:
             "/subject": {"POST": self._subject},
             "/outage": {"POST": self._outage},
             "/reset-counters": {"POST": self._reset_counters},
+            "/openapi.yaml": {"GET": self._openapi},
         }
 
     async def serve(self, line: Line) -> None:
@@ -118,7 +120,8 @@ class Control:
         if method not in methods:
             return _error(405, f"only {', '.join(methods)}").with_header("Allow", ", ".join(methods))
         try:
-            return Answer(200, answers.as_go_json(await methods[method](_body(request))), JSON)
+            given = await methods[method](_body(request))
+            return given if isinstance(given, Answer) else Answer(200, answers.as_go_json(given), JSON)
         except KeyError as error:
             return _error(400, f"the body lacks {error.args[0]!r}")
         except ValueError as error:
@@ -188,6 +191,9 @@ class Control:
     async def _reset_counters(self, _body: Body) -> Body:
         self._emulator.reset_counters()
         return {"reset": True}
+
+    async def _openapi(self, _body: Body) -> Answer:
+        return Answer(200, files(__package__).joinpath("openapi.yaml").read_bytes(), "application/yaml")
 
 
 def _body(request: Request) -> Body:
