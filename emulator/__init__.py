@@ -1,14 +1,24 @@
-"""A Compass Connector for development and tests: `python -m emulator`, or in-process with `Emulator.start`.
+"""A Compass Connector for development and tests: `compass-emulator`, or in-process.
 
-It behaves on the wire as the real Connector does (`connector-contract.md`), including its failures, and it
-can be told to fail in every way that has been seen. It imports nothing of `app`: what it says about the
-protocol is a second opinion, not an echo.
+In-process it is `Emulator` where there is an event loop, `BlockingEmulator` where there is none, and the
+fixtures of `compass_emulator.pytest_plugin`. On the wire it behaves as the real Connector does, failures
+included, and it fails on demand in every way that has been seen. It imports nothing of `compass_sidecar`:
+what it says about the protocol is a second opinion.
 """
 
+from .blocking import BlockingEmulator
 from .endpoints import Endpoints
 from .faults import FAULTS
 from .options import EmulatorOptions
 from .service import Emulator, EmulatorError
 from .tokens import TokenForms
 
-__all__ = ["FAULTS", "Emulator", "EmulatorError", "EmulatorOptions", "Endpoints", "TokenForms"]
+__all__ = [
+    "FAULTS",
+    "BlockingEmulator",
+    "Emulator",
+    "EmulatorError",
+    "EmulatorOptions",
+    "Endpoints",
+    "TokenForms",
+]

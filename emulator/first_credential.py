@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from .authority import LeafRequest, certificates_pem, fingerprint, issue_leaf, key_pem
 from .clock import real_now
 from .connector import OperatorConfiguration
-from .director import Director
+from .director import Director, SystemAuth
 from .folder import Folder
 from .options import ConsumerType
 from .registry import Registry
@@ -34,8 +34,10 @@ class FirstCredential:
         operator: OperatorConfiguration,
         director: Director,
         registry: Registry,
+        consumer_type: ConsumerType,
         client_id: str | None = None,
     ) -> None:
+        self._consumer_type = consumer_type
         self._client_id = client_id
         self._folder = folder
         self._operator = operator
@@ -53,11 +55,11 @@ class FirstCredential:
         self._registry.record(leaf, issued_at=_LONG_AGO)
         return True
 
-    def issue(self, key: rsa.RSAPrivateKey, consumer_type: ConsumerType) -> x509.Certificate:
-        """A new one for this key, of the same system auth if that still exists."""
+    def issue(self, key: rsa.RSAPrivateKey) -> x509.Certificate:
+        """A new one for this key, of the same system auth if that still exists and is of the right type."""
         previous = self._leaf()
-        client_id = self._client_id or (common_name(previous.subject) if previous else "")
-        auth = self._director.find(client_id) or self._director.create(consumer_type, self._client_id)
+        auth = self._known(self._client_id or (common_name(previous.subject) if previous else ""))
+        auth = auth or self._director.create(self._consumer_type, self._client_id)
         now = real_now()
         request = LeafRequest(
             subject=as_go_writes(self._operator.subject.name(auth.id)),
@@ -71,6 +73,10 @@ class FirstCredential:
         self._folder.write_private(KEY, key_pem(key))
         self._folder.write(CERTIFICATE, certificates_pem([leaf, *self._operator.authority.certificates]))
         return leaf
+
+    def _known(self, client_id: str) -> SystemAuth | None:
+        auth = self._director.find(client_id)
+        return auth if auth and auth.consumer_type == self._consumer_type else None
 
     def _leaf(self) -> x509.Certificate | None:
         content = self._folder.read(CERTIFICATE)
@@ -95,6 +101,6 @@ class FirstCredential:
         except (ValueError, TypeError, InvalidSignature):
             return False
         client_id = common_name(leaf.subject)
-        known = self._director.find(client_id) is not None and self._client_id in (None, client_id)
+        known = self._known(client_id) is not None and self._client_id in (None, client_id)
         revoked = self._registry.revoked(fingerprint(leaf))
         return known and not revoked and self._operator.subject.match(leaf.subject)

@@ -50,14 +50,15 @@ class Parts:
             latency=self.latency,
         )
 
-    def first_credential(self, client_id: str | None) -> FirstCredential:
+    def first_credential(self, options: EmulatorOptions) -> FirstCredential:
         """What the emulator comes with."""
         return FirstCredential(
             folder=self.folder,
             operator=self.operator,
             director=self.director,
             registry=self.registry,
-            client_id=client_id,
+            consumer_type=options.consumer_type,
+            client_id=options.client_id,
         )
 
 

@@ -184,9 +184,9 @@ class Emulator:
         operator.token_secured_connector_url = self._url(self._token_door)
         operator.adapter_url = self._url(self._token_door, ADAPTER_PATH)
         operator.director_url = operator.director_url or self._url(self._mtls_door, DIRECTOR_PATH)
-        first = self._parts.first_credential(self.options.client_id)
+        first = self._parts.first_credential(self.options)
         if self.options.fresh or not first.good():
-            first.issue(await asyncio.to_thread(rsa_key), self.options.consumer_type)
+            first.issue(await asyncio.to_thread(rsa_key))
         self._provide_endpoints()
 
     def _provide_endpoints(self) -> None:
