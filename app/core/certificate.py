@@ -84,7 +84,7 @@ def load(der: bytes) -> x509.Certificate:
         certificate = x509.load_der_x509_certificate(der)
         _ = (is_ca(certificate), path_length(certificate), may_sign(certificate), is_for_clients(certificate))
     except UNREADABLE as error:
-        raise MalformedCredential(f"cannot be parsed: {error}") from error
+        raise MalformedCredential(f"cannot be parsed: {printable(str(error))}") from error
     return certificate
 
 

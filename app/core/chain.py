@@ -89,7 +89,8 @@ def verify(answer: SignedAnswer, expected: Expected) -> Chain:
 def _strict(pem: bytes, name: str) -> Found:
     others = sorted({block.label for block in blocks(pem)} - {"CERTIFICATE"})
     if others:
-        raise MalformedCredential(f"{name} has a PEM block {others[0]}; only CERTIFICATE is allowed")
+        label = printable(others[0])
+        raise MalformedCredential(f"{name} has a PEM block {label}; only CERTIFICATE is allowed")
     try:
         found = find_certificates(pem)
     except MalformedCredential as error:
@@ -124,7 +125,7 @@ def find_path(leaf: x509.Certificate, found: Found, at: datetime) -> tuple[x509.
     if any(map(is_ca, given)):
         raise UntrustedChain(
             f"the client certificate was signed by none of the other {len(given)}; its issuer is"
-            f" {issuer_text(leaf)!r}"
+            f" '{issuer_text(leaf)}'"
         )
     return (leaf,)
 
