@@ -469,6 +469,33 @@ async def test_a_ca_file_replaced_while_running_counts_at_once(world: World, ser
     await connector.probe(door(server))
 
 
+def indented(pem: bytes) -> bytes:
+    return b"".join(b"    " + line for line in pem.splitlines(keepends=True))
+
+
+CA_FILES: dict[str, bytes] = {
+    "indented": indented(SERVERS.pem),
+    "joined": CLIENTS.pem.rstrip() + SERVERS.pem.rstrip(),
+    "with Windows line ends": SERVERS.pem.replace(b"\n", b"\r\n"),
+    "with a byte order mark": b"\xef\xbb\xbf" + SERVERS.pem,
+    "in UTF-16": SERVERS.pem.decode().encode("utf-16"),
+    "with comments": b"# G\xc3\xbcltig\n\n" + SERVERS.pem + b"\n# end\n",
+    "in base64": base64.b64encode(SERVERS.pem),
+    "with escaped line ends": SERVERS.pem.replace(b"\n", b"\\n"),
+    "in DER": SERVERS.certificate.public_bytes(Encoding.DER),
+    "twice": SERVERS.pem * 2,
+    "beside a damaged one": CLIENTS.pem[:100] + b"\n-----END CERTIFICATE-----\n" + SERVERS.pem,
+}
+
+
+@pytest.mark.parametrize("form", CA_FILES)
+async def test_a_ca_file_is_read_as_kindly_as_a_credential(
+    world: World, server: ScriptedServer, form: str
+) -> None:
+    world.trusted = CA_FILES[form]
+    await world.connector().probe(door(server))
+
+
 @pytest.mark.parametrize("broken", ["missing", "empty", "a folder"])
 async def test_a_ca_file_that_breaks_while_running_leaves_the_last_anchors_in_use(
     world: World, server: ScriptedServer, broken: str
