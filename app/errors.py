@@ -45,7 +45,7 @@ class SidecarError(Exception):
     """A known failure. `detail` is one sentence for people, `code` one word for programs."""
 
     code: ClassVar[str] = "internal-error"
-    retryable: ClassVar[bool] = False
+    retryable: bool = False
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)

@@ -17,6 +17,7 @@ JOURNALED = {
     "tell": {"detail"},
     "succeed": {"fingerprint", "not_after"},
     "_make": {"fingerprint", "not_after", "duration_seconds"},
+    "_attempt": {"fingerprint", "not_after", "duration_seconds"},
     "_try": {"code", "detail"},
 }
 # Where a name is handed on: the callers of these say which.

@@ -351,16 +351,6 @@ async def test_a_spent_second_token_says_what_is_needed(house: House) -> None:
     assert house.renewal.pending is None
 
 
-async def test_a_refused_token_is_tried_three_times_and_nothing_else_is_touched(house: House) -> None:
-    before = (await house.holding()).fingerprint
-    house.connector.always["configuration"] = ConnectorUnauthenticated("400")
-    with pytest.raises(ConnectorUnauthenticated):
-        await house.connect()
-    assert house.connector.calls["configuration"] == 3
-    assert house.fingerprint == before
-    assert not house.store.token_used(house.token().digest)
-
-
 async def test_a_connection_replaces_a_renewal_under_way(house: House) -> None:
     await house.holding()
     house.connector.script["sign"].append(ConnectorTimeout("lost"))

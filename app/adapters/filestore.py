@@ -608,6 +608,7 @@ def _pending(record: Mapping[str, Any]) -> Pending:
         key_pem=record["key_pem"].encode("latin-1"),
         csr_pem=record["csr_pem"].encode("latin-1"),
         token=record.get("token"),
+        token_digest=record.get("token_digest"),
     )
     if record.get("signed") is None:
         return pending

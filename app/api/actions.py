@@ -56,14 +56,19 @@ def action_routes(sidecar: Sidecar, room: WaitingRoom) -> APIRouter:
         "/connect",
         response_model=ConnectAnswer,
         responses=_ACCEPTED | problems(*_FAILED, *_EXCLUSIVE, "not-connected", method="POST"),
-        openapi_extra=TOKEN,
+        openapi_extra={"parameters": [PREFER], **TOKEN},
     )
-    async def connect(wanted: ConnectRequest) -> Response:
-        """A first connection with a one-time token, or a new one after expiry or revocation."""
+    async def connect(request: Request, wanted: ConnectRequest) -> Response:
+        """A first connection with a one-time token, or a new one after expiry or revocation.
+
+        While it is unknown whether the token is spent, it is presented three more times. The token of a
+        connection that is under way joins that. `retryable` says whether the token may be presented again.
+        """
+        preference = parse_prefer(gather(request.scope).get(b"prefer", b""))
         task = sidecar.connect(wanted.token, wanted.connector_url)
-        if not await room.ended(task, _PATIENCE):
-            return _accepted(sidecar, "")
-        return _done(ConnectAnswer.of(task.result()), "")
+        if not await room.ended(task, preference.patience):
+            return _accepted(sidecar, preference.applied)
+        return _done(ConnectAnswer.of(task.result()), preference.applied)
 
     @router.post(
         "/revoke",

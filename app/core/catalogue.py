@@ -145,6 +145,7 @@ EVENTS: Mapping[str, str] = {
     "revoked": "The certificate was revoked",
     "store-damaged": "What is stored cannot be used",
     "superseded-revoked": "A superseded certificate was revoked",
+    "token-retried": "It is not known whether the one-time token is spent; it is presented again",
     "token-not-remembered": "That the token is used could not be noted",
     "token-unusable": "The configured one-time token cannot be used",
     "trust-anchor-changed": "The new certificate comes from another CA",

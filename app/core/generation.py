@@ -63,7 +63,7 @@ class Pending:
     """A renewal or first connection under way: enough to go on after a kill.
 
     `begun_by` is the fingerprint that was current when it began, None without one. `sign_url` is
-    where the CSR goes; `token` (token B, a secret) is set for a first connection only.
+    where the CSR goes. A first connection has `token` (token B, a secret) and `token_digest` (of token A).
     """
 
     origin: Origin
@@ -76,6 +76,7 @@ class Pending:
     key_pem: bytes = field(repr=False)
     csr_pem: bytes = field(repr=False)
     token: str | None = field(default=None, repr=False)
+    token_digest: str | None = None
     signed: Signed | None = None
 
 

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
-from functools import partial
 from typing import Any, TypeVar
 
 from ..core.credential import Chain
@@ -25,9 +24,11 @@ from ..core.policy import (
     lives,
 )
 from ..core.status import LastError, Progress
-from ..core.token import OneTimeToken
+from ..core.token import Fate, OneTimeToken
 from ..errors import (
     Busy,
+    ConnectorError,
+    ConnectorUnauthenticated,
     ConnectorUnavailable,
     CredentialExpired,
     CredentialRevoked,
@@ -40,6 +41,9 @@ from .ports import Clock, Journal, Notifier
 from .renewal import Renewal, Renewed
 from .supervision import Liveness
 
+# When a token whose fate is unknown is presented again, counted from its first failure: the Director has had
+# time to recover by then, and the caller of `/connect` still waits.
+_MORE_TRIES = (timedelta(seconds=5), timedelta(seconds=20), timedelta(seconds=45))
 # An operator who has not reacted to the first notice gets another a day later.
 _REMIND = timedelta(days=1)
 _log = logging.getLogger("compass_sidecar.engine.attempts")
@@ -80,12 +84,22 @@ class Attempts:
         self._limit = limit
         self._renewing: asyncio.Task[Renewed] | None = None
         self._exclusive: asyncio.Task[Any] | None = None
+        self._connecting: str | None = None  # the digest of the token that the exclusive task has used
+        self._resting = False
         self._failed: tuple[timedelta, Failed] | None = None
         self._told: dict[str, timedelta] = {}
         self.progress = Progress()
 
     def running(self) -> set["asyncio.Task[Any]"]:
+        """What is under way, but for a connection that waits until it tries its token again."""
+        return self.tasks() - ({self._exclusive} if self._resting else set())
+
+    def tasks(self) -> set["asyncio.Task[Any]"]:
         return {task for task in (self._renewing, self._exclusive) if task is not None and not task.done()}
+
+    def busy(self) -> bool:
+        """Whether a connection or a revocation is under way, or waits for its turn."""
+        return self._exclusive is not None and not self._exclusive.done()
 
     def failed(self) -> Failed | None:
         """The last failure, if no success came after it."""
@@ -117,8 +131,22 @@ class Attempts:
         return self._renew_with(check)
 
     def connect(self, token: OneTimeToken) -> asyncio.Task[Renewed]:
-        """Raises Busy at once."""
-        return self._begin_exclusive(self._make("connected", partial(self._renewal.connect, token)))
+        """A new connection, or the one that this token has begun. Raises Busy or ConnectorError at once."""
+        if self._connecting == token.digest and self.busy():
+            return self._exclusive  # type: ignore[return-value]
+        if self._renewal.is_pending(token):
+            return self._resume()
+        if self._renewal.is_spent(token):
+            raise _refused("this one-time token was used before: request a new one")
+        task = self._begin_exclusive(self._connect(token))
+        self._connecting = token.digest
+        return task
+
+    def _resume(self) -> asyncio.Task[Renewed]:
+        """What is pending is resumed by whichever attempt comes next."""
+        if self._renewing is not None and not self._renewing.done():
+            return self._renewing
+        return self._renew_with(_no_check)
 
     def revoke(self, fingerprint: str) -> asyncio.Task[None]:
         """Raises Busy, NotCurrent, CredentialRevoked or NoCredential at once."""
@@ -152,7 +180,7 @@ class Attempts:
         return self._renewing
 
     def _begin_exclusive(self, work: Coroutine[None, None, T]) -> asyncio.Task[T]:
-        if self._exclusive is not None and not self._exclusive.done():
+        if self.busy():
             work.close()
             raise Busy("a connection or a revocation is under way")
         task = asyncio.create_task(work)
@@ -177,6 +205,55 @@ class Attempts:
             async with self._turn():
                 check()
                 return await self._attempt(event, work(correlation_id))
+
+    async def _connect(self, token: OneTimeToken) -> Renewed:
+        correlation_id = self._new_id()
+        with self._journal.about(correlation_id):
+            try:
+                return await self._attempt("connected", self._present(token, correlation_id))
+            except SidecarError as error:
+                if self.gave_up(token, error):
+                    self._ask_for_token(error.detail)
+                raise
+
+    def gave_up(self, token: OneTimeToken, error: BaseException | None) -> bool:
+        """Whether the token counts as spent after this failure."""
+        refused = isinstance(error, ConnectorError) and not error.retryable
+        return refused or (self._renewal.is_spent(token) and not self._renewal.is_pending(token))
+
+    def _ask_for_token(self, detail: str) -> None:
+        """At once, and not only when the last notice is a day old: this one was used up since then."""
+        if not self.usable():
+            self._told.pop("connect-needed", None)
+            self.tell("connect-needed", detail)
+
+    async def _present(self, token: OneTimeToken, correlation_id: str) -> Generation:
+        """Present the token, and again a few times while it is unknown whether it is spent.
+
+        In between the lock is free: a renewal that is due does not wait.
+        """
+        first: timedelta | None = None
+        for offset in (*_MORE_TRIES, None):
+            try:
+                async with self._turn():
+                    return await self._renewal.connect(token, correlation_id)
+            except SidecarError as error:
+                fate = self._renewal.fate_of(token, error)
+                if fate is not Fate.UNKNOWN or offset is None:
+                    raise _judged(error, fate) from error
+                self._journal.record("token-retried", code=error.code, detail=error.detail)
+            now = self._clock.elapsed()
+            first = first or now
+            await self._rest(first + offset - now)
+        raise AssertionError("the last try raises")
+
+    async def _rest(self, pause: timedelta) -> None:
+        self._resting = True
+        self._on_change()
+        try:
+            await self._clock.sleep(max(pause, timedelta(0)))
+        finally:
+            self._resting = False
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -251,6 +328,8 @@ class Attempts:
         counts = event != "connected" or not self.usable()
         if counts:  # before anything else: the backoff must not depend on what is told of the failure
             self._count(error)
+        else:
+            self._note(last_error=LastError(error.code, error.detail, error.retryable, self._clock.now()))
         self._journal.record(
             "attempt-failed",
             code=error.code,
@@ -260,6 +339,8 @@ class Attempts:
         )
         if counts and self.progress.consecutive_failures >= FAILURES_BEFORE_DEGRADED:
             self.tell("renewal-failed", error.detail)
+        if isinstance(error, NoCredential):
+            self._ask_for_token(error.detail)
 
     def _count(self, error: SidecarError) -> None:
         now, failures = self._clock.now(), self.progress.consecutive_failures + 1
@@ -290,6 +371,22 @@ class Attempts:
     def _note(self, **changes: object) -> None:
         self.progress = replace(self.progress, **changes)  # type: ignore[arg-type]
         self._on_change()
+
+
+def _judged(error: SidecarError, fate: Fate) -> SidecarError:
+    """The error for the caller: `retryable` says whether the same token may be presented again."""
+    if fate is Fate.UNKNOWN:
+        return _refused(f"the one-time token counts as spent, request a new one: {error.detail}")
+    error.retryable = fate is Fate.LEFT
+    if fate is Fate.SPENT and not isinstance(error, NoCredential):  # which says so itself
+        error.detail += "; the one-time token is spent: request a new one"
+    return error
+
+
+def _refused(detail: str) -> SidecarError:
+    error = ConnectorUnauthenticated(detail)
+    error.retryable = False
+    return error
 
 
 def _is_unexpected(error: BaseException) -> bool:

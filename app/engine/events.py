@@ -31,6 +31,7 @@ _WARNINGS = frozenset(
         "revocation-not-scheduled",
         "store-damaged",
         "token-not-remembered",
+        "token-retried",
         "token-unusable",
         "trust-anchor-changed",
         "used-unproven",

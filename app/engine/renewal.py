@@ -23,7 +23,7 @@ from ..core.csr import make_csr, parse_subject
 from ..core.door import ClientPair, Door
 from ..core.generation import Facts, Generation, Origin, Pending, Signed, why_not_imported
 from ..core.policy import CSR_MAX_AGE, PROOF_PATIENCE, in_danger
-from ..core.token import OneTimeToken
+from ..core.token import Fate, OneTimeToken, fate_after
 from ..errors import (
     ConnectorError,
     ConnectorProtocol,
@@ -33,6 +33,7 @@ from ..errors import (
     CredentialExpired,
     CredentialNotYetValid,
     NoCredential,
+    SidecarError,
     StoreDamaged,
     StoreError,
     StoreWriteFailed,
@@ -45,8 +46,6 @@ from .revocation import Revocation, Superseded
 # kyma#7110: a fresh certificate may be refused for a moment. Whoever asked for the renewal is
 # waiting, so a few proofs are made at once before the loop's backoff takes over.
 _PROOF_PAUSES = (timedelta(seconds=1), timedelta(seconds=2), timedelta(seconds=4))
-# The 400 is ambiguous: a Director that hiccuped has left token A unused, so a few tries cost nothing.
-_INTRODUCTION_PAUSES = (timedelta(seconds=1), timedelta(seconds=3))
 T = TypeVar("T")
 
 
@@ -103,6 +102,7 @@ class Renewal:
         self.announced_url: str | None = None
         self.published = True
         self._unsaved = False
+        self._spent_tokens: set[str] = set()
         self.revocation = Revocation(self, clock=clock, connector=connector, journal=journal)
         self.superseded = Superseded(
             self,
@@ -191,7 +191,13 @@ class Renewal:
         )
 
     async def _request(
-        self, configuration: Configuration, *, origin: Origin, sign_url: str, connector_url: str
+        self,
+        configuration: Configuration,
+        *,
+        origin: Origin,
+        sign_url: str,
+        connector_url: str,
+        token_digest: str | None = None,
     ) -> Pending:
         try:
             subject = parse_subject(configuration.subject)
@@ -210,6 +216,7 @@ class Renewal:
             key_pem=render_private_key(key),
             csr_pem=csr_pem,
             token=configuration.token,
+            token_digest=token_digest,
         )
         await self._keep(pending)
         return pending
@@ -398,9 +405,19 @@ class Renewal:
     # --- connect, import -----------------------------------------------------------------------
 
     async def connect(self, token: OneTimeToken, correlation_id: str) -> Generation:
-        """The first connection, or a new one after expiry or revocation. The caller holds `lock`."""
+        """The first connection, or a new one after expiry or revocation. The caller holds `lock`.
+
+        `fate_of` says what a failure means for the token.
+        """
         await self._keys.ready()
-        configuration = await self._introduce(Door(token.url, correlation_id, token=token.value))
+        try:
+            door = Door(token.url, correlation_id, token=token.value)
+            configuration = await self._connector.configuration(door)
+        except ConnectorError as error:
+            if fate_after(error) is Fate.SPENT:
+                await self._remember(token)
+            raise
+        await self._remember(token)
         await self.drop_pending("a new connection replaces it")
         connector_url = self._plan.connector_url or configuration.connector_url
         if connector_url is None:
@@ -408,20 +425,29 @@ class Renewal:
             raise UnusableURL(f"{fault}, and COMPASS_CONNECTOR_URL is not set")
         self._compare_url(configuration.connector_url)
         pending = await self._request(
-            configuration, origin=Origin.CONNECT, sign_url=token.url, connector_url=connector_url
+            configuration,
+            origin=Origin.CONNECT,
+            sign_url=token.url,
+            connector_url=connector_url,
+            token_digest=token.digest,
         )
-        await self._remember(token)
         return await self._go_on(pending, correlation_id)
 
-    async def _introduce(self, door: Door) -> Configuration:
-        for pause in _INTRODUCTION_PAUSES:
-            try:
-                return await self._connector.configuration(door)
-            except ConnectorUnauthenticated:
-                await self._clock.sleep(pause)
-        return await self._connector.configuration(door)
+    def is_pending(self, token: OneTimeToken) -> bool:
+        """Whether the connection that was begun with this token is under way."""
+        return self.pending is not None and self.pending.token_digest == token.digest
+
+    def is_spent(self, token: OneTimeToken) -> bool:
+        return token.digest in self._spent_tokens or self._store.token_used(token.digest)
+
+    def fate_of(self, token: OneTimeToken, error: SidecarError) -> Fate:
+        """What has become of the token when `connect` failed so. With a connection under way it is of use."""
+        if self.is_pending(token):
+            return Fate.LEFT
+        return Fate.SPENT if self.is_spent(token) else fate_after(error)
 
     async def _remember(self, token: OneTimeToken) -> None:
+        self._spent_tokens.add(token.digest)
         try:
             await self._disk(self._store.remember_token, token.digest)
         except StoreError as error:  # the token is used all the same, and its answer matters more

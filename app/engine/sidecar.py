@@ -27,9 +27,6 @@ from ..core.policy import (
 from ..core.status import State, Status, state_of
 from ..core.token import OneTimeToken, parse_token
 from ..errors import (
-    ConnectorTimeout,
-    ConnectorUnavailable,
-    ConnectorUntrusted,
     RenewedRecently,
     SettingsError,
     SidecarError,
@@ -40,8 +37,6 @@ from .ports import Clock, Journal, Notifier
 from .renewal import Renewal, Renewed
 from .supervision import Liveness, Supervisor
 
-# What says that a token was not even looked at.
-_UNREACHED = (ConnectorUnavailable, ConnectorTimeout, ConnectorUntrusted)
 # How long the loop waits for what it does besides; that goes on meanwhile, up to a limit of its own.
 _CHORES_LIMIT = LOOK
 _END_LIMIT = timedelta(seconds=1)
@@ -171,7 +166,7 @@ class Scheduler:
         running = self._attempts.running()
         if running:
             await asyncio.wait(running, timeout=grace.total_seconds())
-        running |= {*self._chores.values(), *self._revoking}
+        running |= {*self._attempts.tasks(), *self._chores.values(), *self._revoking}
         for task in running:
             task.cancel()
         if running:
@@ -218,7 +213,8 @@ class Scheduler:
     def _until_revocation(self) -> timedelta:
         if self._attempts.running():  # its end wakes the loop
             return LOOK
-        waits = (self._renewal.superseded.wait(), self._renewal.revocation.wait())
+        current = None if self._attempts.busy() else self._renewal.revocation.wait()
+        waits = (self._renewal.superseded.wait(), current)
         return min((wait for wait in waits if wait is not None), default=LOOK)
 
     def _due_chores(self) -> dict[str, Chore]:
@@ -239,7 +235,7 @@ class Scheduler:
         if self._attempts.running() or self._stopping:
             return LOOK
         generation, wait = self._renewal.generation, self._renewal.revocation.wait()
-        if generation is not None and wait == timedelta(0):
+        if generation is not None and wait == timedelta(0) and not self._attempts.busy():
             self._attempts.revoke(generation.chain.fingerprint)
             return LOOK
         now = self._decision_time()
@@ -322,7 +318,7 @@ class Scheduler:
 
     async def _token_if_needed(self, decision: Decision) -> OneTimeToken | None:
         """The operator's token, once nothing else leads to a credential that can be used."""
-        if self._renewal.pending is not None or self._attempts.usable():
+        if self._renewal.pending is not None or self._attempts.usable() or self._attempts.busy():
             return None
         # An expired credential's own attempts are a quarter of an hour apart; a token does not wait so long.
         ended = self._renewal.generation is not None
@@ -346,11 +342,11 @@ class Scheduler:
         return None
 
     def _spend(self, token: OneTimeToken, task: "asyncio.Task[Renewed]") -> None:
-        """A token is spent unless the Connector was not even reached."""
-        if task.cancelled() or isinstance(task.exception(), _UNREACHED):
-            self._again["token"] = self._clock.elapsed() + LOOK
-        else:
+        """Present a token again only while it may be of use."""
+        if not task.cancelled() and self._attempts.gave_up(token, task.exception()):
             self._inputs.spend(token)
+        else:
+            self._again["token"] = self._clock.elapsed() + LOOK
 
     async def _try(self, reason: str, work: Callable[[str], Awaitable[None]]) -> None:
         now, correlation_id = self._clock.elapsed(), self._new_id()

@@ -177,7 +177,7 @@ def warned() -> set[str]:
 
 
 def test_there_are_words_for_every_event() -> None:
-    assert set(EVENTS) == calls("record", "tell", "succeed", "_make") | warned()
+    assert set(EVENTS) == calls("record", "tell", "succeed", "_make", "_attempt") | warned()
 
 
 def test_there_is_a_remedy_for_every_failure_of_an_attempt() -> None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -102,3 +103,41 @@ def test_a_quoted_token_is_refused_and_named_as_such(begin: Begin, door: Door) -
     assert (answer.status_code, answer.json()["code"]) == (400, "bad-request")
     assert "quotation mark" in answer.json()["detail"]
     assert connector.connections == 0
+
+
+def last_error(sidecar: SidecarProcess) -> dict[str, Any]:
+    return sidecar.status()["renewal"]["last_error"] or {}
+
+
+def test_a_token_of_unknown_fate_is_presented_again_while_the_caller_waits_or_not(
+    begin: Begin, door: Door
+) -> None:
+    connector = door(EMPTY_400)
+    sidecar = begin()
+    body = {"token": TOKEN, "connector_url": connector.url}
+    impatient = sidecar.client.post("/connect", json=body, headers=BEARER | {"Prefer": "respond-async"})
+    assert (impatient.status_code, impatient.headers["Location"]) == (202, "/status")
+    assert connect(sidecar, "another", connector.url).json()["code"] == "busy"
+    patient = connect(sidecar, TOKEN, connector.url)  # joins
+    problem = patient.json()
+    assert (patient.status_code, problem["code"]) == (502, "connector-unauthenticated")
+    assert problem["retryable"] is False
+    assert [each.headers["connector-token"] for each in connector.requests] == [TOKEN] * 4
+    assert last_error(sidecar)["retryable"] is False
+    said = [each["event"] for each in sidecar.status()["events"]]
+    assert said.count("token-retried") == 3
+    assert {"attempt-failed", "connect-needed"} <= set(said)
+
+
+def test_a_token_that_could_not_be_sent_is_left_and_one_that_is_spent_is_never_sent_again(
+    begin: Begin, door: Door
+) -> None:
+    connector = door(reply(status=429), reply(status=502))
+    sidecar = begin()
+    limited, burnt, refused = (connect(sidecar, TOKEN, connector.url) for _ in range(3))
+    assert (limited.status_code, limited.json()["retryable"]) == (503, True)
+    assert (burnt.status_code, burnt.json()["retryable"]) == (503, False)
+    assert "spent" in burnt.json()["detail"]
+    assert (refused.status_code, refused.json()["code"]) == (502, "connector-unauthenticated")
+    assert len(connector.requests) == 2
+    assert TOKEN not in burnt.text + refused.text + sidecar.client.get("/status").text

@@ -6,7 +6,7 @@ had signed by then when that is `sign`.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 RENEWAL = ("configuration", "sign", "probe")
@@ -263,6 +263,31 @@ TRANSPORT = (
     Row("half-head", UNAVAILABLE, signed=True),
     Row("not-http", UNAVAILABLE, signed=True),
 )
+
+# What a fault means for the one-time token that a first connection presents: all that is not here is spent.
+_LEFT = {
+    *(row.fault for row in (*CONNECTION, *EDGE) if row.fault.startswith(("4", "503", "html", "redirect"))),
+    *(row.fault for row in CONNECTION),
+    *(f"status:{status}" for status in (301, 302, 304, 308, 401, 403, 404, 408, 429, 503)),
+    "empty-200",
+    "not-json",
+    "not-utf-8",
+    "deep-json",
+}
+_UNKNOWN = {
+    *("reset-before-acting", "close-before-acting", "reset-after-acting", "close-after-acting"),
+    *("status:400", "status:500", "status:504", "empty-400", "500-oathkeeper", "504-text"),
+    *(row.fault for row in TRANSPORT if row.outcome != GOOD),
+    *("huge-body:2", "gzip-bomb:64", "error-very-long"),
+}
+
+
+def of_a_token(row: Row) -> Outcome:
+    """What the caller of `/connect` gets: `retryable` says whether the token may be presented again."""
+    if row.fault in _UNKNOWN:
+        return replace(UNAUTHENTICATED, retryable=False)
+    return row.outcome if row.outcome == GOOD else replace(row.outcome, retryable=row.fault in _LEFT)
+
 
 ROWS = (*CONNECTION, *EDGE, *GATE, *MESSAGES, *CONFIGURATIONS, *CHAINS, *REWRITES, *TRANSPORT)
 
