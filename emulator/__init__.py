@@ -7,11 +7,10 @@ what it says about the protocol is a second opinion.
 """
 
 from .blocking import BlockingEmulator
-from .endpoints import Endpoints
+from .director import TokenForms
 from .faults import FAULTS
-from .options import EmulatorOptions
+from .options import EmulatorOptions, Endpoints
 from .service import Emulator, EmulatorError
-from .tokens import TokenForms
 
 __all__ = [
     "FAULTS",

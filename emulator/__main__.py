@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
-from .durations import parse_duration, parse_offset
-from .fault_plan import parse_fault
+from .clock import parse_duration, parse_offset
 from .faults import FAULTS
+from .faults.plan import parse_fault
 from .options import ConsumerType, EmulatorOptions
 from .service import Emulator, EmulatorError
 from .subjects import SubjectConstants

@@ -4,10 +4,12 @@ They are two different ones, as in production, where `caCertificate` says nothin
 certificate (contract section 1). CAs carry key usage and key identifiers: Python 3.13 verifies strictly.
 """
 
+import base64
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from cryptography import x509
@@ -17,10 +19,12 @@ from cryptography.hazmat.primitives.asymmetric.padding import PSS, PKCS1v15
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from . import der
+from .clock import real_now
 
 CERTIFICATE_SERIAL_NUMBER = 2  # of every leaf: a constant in the real Connector
 _BACKDATED = timedelta(hours=1)  # CAs and server certificates: somebody's clock may lag
 _ROOT_LIFETIME = timedelta(days=3650)
+_OTHER_LIFETIME = timedelta(days=3650)
 _SHA256_WITH_RSA = bytes.fromhex("06092a864886f70d01010b")
 _SHA1_WITH_RSA = bytes.fromhex("06092a864886f70d010105")
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
@@ -78,6 +82,12 @@ class ClientAuthority:
     def valid_at(self, moment: datetime) -> bool:
         """Whether no certificate of it has expired."""
         return all(certificate.not_valid_after_utc > moment for certificate in self.certificates)
+
+
+@lru_cache(maxsize=2)
+def other_authority(chain: int) -> ClientAuthority:
+    """A CA of the same name that no door trusts; one per process, since its RSA key takes a while."""
+    return ClientAuthority.create(chain=chain, lifetime=_OTHER_LIFETIME, now=real_now())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -304,3 +314,18 @@ def twin(
         constraint = x509.NameConstraints([x509.DirectoryName(permitted)], None)
         builder = builder.add_extension(constraint, critical=True)
     return builder.sign(signer, hashes.SHA256())
+
+
+def certification_result(leaf: x509.Certificate, above: Sequence[x509.Certificate]) -> dict[str, str]:
+    """What the Connector answers: the chain is exactly the leaf plus `caCertificate`."""
+    leaf_pem, ca_pem = certificates_pem([leaf]), certificates_pem(list(above))
+    return encoded(leaf=leaf_pem, ca=ca_pem, chain=leaf_pem + ca_pem)
+
+
+def encoded(*, leaf: bytes, ca: bytes, chain: bytes) -> dict[str, str]:
+    """Any three PEM texts in the fields of a CertificationResult."""
+    return {
+        "certificateChain": base64.b64encode(chain).decode(),
+        "caCertificate": base64.b64encode(ca).decode(),
+        "clientCertificate": base64.b64encode(leaf).decode(),
+    }

@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from .endpoints import Endpoints
-from .options import EmulatorOptions
+from .director import TokenForms
+from .options import EmulatorOptions, Endpoints
 from .service import Emulator
-from .tokens import TokenForms
 
 T = TypeVar("T")
 _PATIENCE_SECONDS = 60.0  # for a start with new RSA keys, or for one call, on a busy machine

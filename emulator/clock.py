@@ -5,8 +5,16 @@ real clock: OpenSSL asks the operating system, so a certificate signed two days 
 door (alert 42) until the real time reaches it, as happens with a skewed Connector behind an honest ingress.
 """
 
+import re
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_FORM = re.compile(r"([+-]?)(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
+_FORMS = "90d, 24h, 10m, 30s, 500ms or a number of seconds"
+_LIMIT_SECONDS = (
+    100 * 366 * 86400
+)  # a century: beyond it dates stop being representable in X.509's short form
 
 
 def real_now() -> datetime:
@@ -28,3 +36,28 @@ class Clock:
 def http_date(moment: datetime) -> str:
     """The moment as a `Date` header says it (RFC 9110, IMF-fixdate)."""
     return format_datetime(moment, usegmt=True)
+
+
+def parse_duration(text: str) -> timedelta:
+    """A duration of zero or more; raises ValueError, saying which forms there are."""
+    duration = parse_offset(text)
+    if duration < timedelta():
+        raise ValueError(f"{text!r} is negative; a duration is {_FORMS}")
+    return duration
+
+
+def parse_offset(text: str) -> timedelta:
+    """A duration that may be negative; raises ValueError."""
+    match = _FORM.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a duration: {_FORMS}")
+    sign, number, unit = match.groups()
+    seconds = float(number) * _UNITS[unit or "s"]
+    if seconds > _LIMIT_SECONDS:
+        raise ValueError(f"{text!r} is longer than a century")
+    return timedelta(seconds=-seconds if sign == "-" else seconds)
+
+
+def parse_seconds(text: str) -> float:
+    """The same as `parse_duration`, in seconds: what faults take as their parameter."""
+    return parse_duration(text).total_seconds()

@@ -10,14 +10,11 @@ from datetime import timedelta
 from importlib.resources import files
 from typing import Any, Protocol
 
-from . import answers
-from .answers import JSON, Answer
-from .clock import Clock
-from .durations import parse_duration, parse_offset
-from .gateway import Request
-from .http_conversation import HTTPConversation
-from .line import Line
-from .tokens import TokenForms
+from . import http
+from .clock import Clock, parse_duration, parse_offset
+from .connection import Line
+from .director import TokenForms
+from .http import JSON, Answer, HTTPConversation, Request
 
 Body = dict[str, Any]
 
@@ -121,7 +118,7 @@ class Control:
             return _error(405, f"only {', '.join(methods)}").with_header("Allow", ", ".join(methods))
         try:
             given = await methods[method](_body(request))
-            return given if isinstance(given, Answer) else Answer(200, answers.as_go_json(given), JSON)
+            return given if isinstance(given, Answer) else Answer(200, http.as_go_json(given), JSON)
         except KeyError as error:
             return _error(400, f"the body lacks {error.args[0]!r}")
         except ValueError as error:
@@ -213,4 +210,4 @@ def _text(body: Body, name: str) -> str:
 
 
 def _error(status: int, message: str) -> Answer:
-    return Answer(status, answers.as_go_json({"error": message}), JSON)
+    return Answer(status, http.as_go_json({"error": message}), JSON)

@@ -1,10 +1,12 @@
 """The emulator's folder: authorities, the first client credential, state, and `endpoints.json`.
 
 Everything in it is made on the first start and used again on later ones, so that a client's credential
-outlives a restart of its Connector. `endpoints.json` is removed first and written last: whoever waits for
-it finds open doors.
+outlives a restart of its Connector. `endpoints.json` is removed first and written last: whatever waits
+for it finds an open emulator.
 """
 
+import asyncio
+import contextlib
 import fcntl
 import json
 import os
@@ -14,13 +16,31 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from .authority import ClientAuthority, Pair, certificates_pem, create_server_authority, key_pem
+from .authority import (
+    ClientAuthority,
+    LeafRequest,
+    Pair,
+    certificates_pem,
+    create_server_authority,
+    fingerprint,
+    issue_leaf,
+    key_pem,
+)
 from .clock import real_now
+from .director import Director, SystemAuth
+from .journal import Registry
+from .options import ConsumerType, OperatorConfiguration
+from .subjects import as_go_writes, common_name
 
 _PUBLIC, _PRIVATE = 0o644, 0o600
+_NAME = "state.json"
+_SOON_SECONDS = 0.1  # a write takes as long as half a call, and a soak test mints a token per call
+CERTIFICATE, KEY = "client.crt", "client.key"
+_LONG_AGO = float("-inf")
 
 
 class FolderError(Exception):
@@ -140,3 +160,118 @@ class Folder:
     def _write_pair(self, name: str, pair: Pair, *, above: Sequence[x509.Certificate] = ()) -> None:
         self.write_private(f"{name}.key", key_pem(pair.key))
         self.write(f"{name}.crt", certificates_pem([pair.certificate, *above]))
+
+
+class StateFile:
+    """Saved a moment after a change, with all the changes until then, and at the end."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._saving: asyncio.TimerHandle | None = None
+        self._director: Director | None = None
+        self._registry: Registry | None = None
+
+    def load(self, director: Director, registry: Registry) -> None:
+        """Fills them with what was saved, and saves them from now on."""
+        state = self._folder.read_json(_NAME)
+        with contextlib.suppress(TypeError, ValueError):  # a damaged file is no reason not to start
+            director.load(state.get("system_auths", []), state.get("owners", {}))
+            registry.load(state.get("revoked", []))
+        self._director, self._registry = director, registry
+
+    def changed(self) -> None:
+        """To be called after every change."""
+        with contextlib.suppress(RuntimeError):  # without an event loop nobody has opened the doors yet
+            if self._saving is None:
+                self._saving = asyncio.get_running_loop().call_later(_SOON_SECONDS, self.save)
+
+    def save(self) -> None:
+        """Writes now."""
+        if self._saving is not None:
+            self._saving.cancel()
+            self._saving = None
+        if self._director is not None and self._registry is not None:
+            state = {**self._director.dump(), "revoked": self._registry.dump()}
+            self._folder.write_json(_NAME, state)
+
+
+class FirstCredential:
+    """Makes `client.crt` and `client.key`, or finds them good."""
+
+    def __init__(
+        self,
+        *,
+        folder: Folder,
+        operator: OperatorConfiguration,
+        director: Director,
+        registry: Registry,
+        consumer_type: ConsumerType,
+        client_id: str | None = None,
+    ) -> None:
+        self._consumer_type = consumer_type
+        self._client_id = client_id
+        self._folder = folder
+        self._operator = operator
+        self._director = director
+        self._registry = registry
+
+    def good(self) -> bool:
+        """Whether what is there would be accepted, and lives no longer than the Connector now grants."""
+        leaf = self._leaf()
+        if leaf is None or not self._matches_key(leaf) or not self._is_ours(leaf):
+            return False
+        remaining = leaf.not_valid_after_utc - real_now()
+        if not timedelta() < remaining <= self._operator.lifetime:
+            return False
+        self._registry.record(leaf, issued_at=_LONG_AGO)
+        return True
+
+    def issue(self, key: rsa.RSAPrivateKey) -> x509.Certificate:
+        """A new one for this key, of the same system auth if that still exists and is of the right type."""
+        previous = self._leaf()
+        auth = self._known(self._client_id or (common_name(previous.subject) if previous else ""))
+        auth = auth or self._director.create(self._consumer_type, self._client_id)
+        now = real_now()
+        request = LeafRequest(
+            subject=as_go_writes(self._operator.subject.name(auth.id)),
+            public_key=key.public_key(),
+            not_before=now,
+            not_after=now + self._operator.lifetime,
+            hash_algorithm=hashes.SHA256(),
+        )
+        leaf = issue_leaf(self._operator.authority.issuer, request)
+        self._registry.record(leaf, issued_at=_LONG_AGO)
+        self._folder.write_private(KEY, key_pem(key))
+        self._folder.write(CERTIFICATE, certificates_pem([leaf, *self._operator.authority.certificates]))
+        return leaf
+
+    def _known(self, client_id: str) -> SystemAuth | None:
+        auth = self._director.find(client_id)
+        return auth if auth and auth.consumer_type == self._consumer_type else None
+
+    def _leaf(self) -> x509.Certificate | None:
+        content = self._folder.read(CERTIFICATE)
+        try:
+            return x509.load_pem_x509_certificate(content) if content else None
+        except ValueError:
+            return None
+
+    def _matches_key(self, leaf: x509.Certificate) -> bool:
+        content = self._folder.read(KEY)
+        try:
+            key = serialization.load_pem_private_key(
+                content or b"", None, unsafe_skip_rsa_key_validation=True
+            )
+        except (ValueError, TypeError):
+            return False
+        return key.public_key() == leaf.public_key()
+
+    def _is_ours(self, leaf: x509.Certificate) -> bool:
+        try:
+            leaf.verify_directly_issued_by(self._operator.authority.issuer.certificate)
+        except (ValueError, TypeError, InvalidSignature):
+            return False
+        client_id = common_name(leaf.subject)
+        known = self._known(client_id) is not None and self._client_id in (None, client_id)
+        revoked = self._registry.revoked(fingerprint(leaf))
+        return known and not revoked and self._operator.subject.match(leaf.subject)

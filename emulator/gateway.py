@@ -4,37 +4,35 @@ It decides what a request gets and does none of the sending: the order of the ch
 request path in production, which is why a token is burnt by requests that fail later.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from urllib.parse import parse_qsl
 
 from cryptography import x509
 
-from . import answers, gojson
-from .answers import Answer
+from . import gojson, http
 from .authority import fingerprint
-from .circumstance import Circumstance, DoorName
 from .clock import Clock
-from .connector import Caller, Connector
-from .deliveries import Wire
-from .director import Director
-from .director_api import DirectorAPI
-from .fault_kinds import (
+from .connection import Line, Wire
+from .connector import Connector
+from .director import Caller, Director, DirectorAPI
+from .faults.plan import (
+    Circumstance,
     DateHeader,
     Delay,
     Delivery,
     EdgeAnswer,
     EdgeDelivery,
+    FaultPlan,
     GateAnswer,
     Message,
+    Occasion,
     Rewrite,
 )
-from .fault_plan import FaultPlan, Occasion
-from .graphql_engine import Asked, Call, Endpoint, Resolvers
-from .journal import Entry, Journal
-from .line import Line
-from .registry import Registry
+from .gqlgen import Asked, Call, Endpoint, Resolvers
+from .http import Answer, Request
+from .journal import Entry, Journal, Registry
+from .options import DoorName
 from .subjects import common_name, subject_of
 
 PATH = "/connector/graphql"  # exact: a trailing slash is somebody else's
@@ -45,28 +43,6 @@ _LOGGED_HEADERS = ("x-request-id", "x-correlation-id")
 _LOGGED_CHARACTERS = 200
 
 Deliver = Callable[[Line, Wire], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """One HTTP request. Header names are lower-case; the body is empty if it was too large to keep."""
-
-    method: str
-    target: str
-    headers: Mapping[str, str]
-    body: bytes = field(default=b"", repr=False)
-    too_large: bool = False
-
-    @property
-    def path(self) -> str:
-        """The path without its query."""
-        return self.target.partition("?")[0]
-
-    @property
-    def query(self) -> dict[str, str]:
-        """The first value of each query parameter."""
-        pairs = parse_qsl(self.target.partition("?")[2], keep_blank_values=True)
-        return dict(reversed(pairs))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +105,7 @@ class Gateway:
             return self._adapter(request, visitor)
         endpoint = self._endpoint(request, visitor)
         if endpoint is None or (self._audit and request.method not in ("GET", "POST")):
-            return Outcome(answers.NO_RULE)
+            return Outcome(http.NO_RULE)
         call = endpoint.call(_asked(request))
         circumstance = self._circumstance(call, visitor)
         visit = _Visit(call, circumstance, self._plan.occasion(circumstance), endpoint)
@@ -147,7 +123,7 @@ class Gateway:
         call = Call(operation="adapter")
         circumstance = self._circumstance(call, visitor)
         visit = _Visit(call, circumstance, self._plan.nothing(circumstance), caller=self._by_token(request))
-        outcome = Outcome(answers.METHOD_NOT_ALLOWED)
+        outcome = Outcome(http.METHOD_NOT_ALLOWED)
         self._journal.record(self._entry(request, visitor, visit, outcome))
         return outcome
 
@@ -165,18 +141,18 @@ class Gateway:
         if gate := visit.occasion.take(GateAnswer):
             return gate.fault.act(visit.circumstance, gate.param)
         if request.too_large:
-            return answers.TOO_LARGE
+            return http.TOO_LARGE
         if self._audit and request.method == "POST" and not _auditable(request.body):
-            return answers.BAD_GATEWAY
+            return http.BAD_GATEWAY
         if visit.caller is None:
-            return answers.UNAUTHENTICATED
+            return http.UNAUTHENTICATED
         return visit.call.failure or self._execute(visit, visit.caller)
 
     def _execute(self, visit: "_Visit", caller: Caller) -> Answer:
         if message := visit.occasion.take(Message):
             visit.delay = message.fault.delay(message.param)
             text = message.fault.act(visit.circumstance, message.param)
-            return answers.graphql_errors([{"message": text, "path": [visit.call.response_key]}])
+            return http.graphql_errors([{"message": text, "path": [visit.call.response_key]}])
         assert visit.endpoint is not None  # noqa: S101 (only an endpoint's calls come here)
         answer = visit.endpoint.execute(visit.call, self._resolvers(visit, caller))
         if spoilt := visit.occasion.take(Rewrite):

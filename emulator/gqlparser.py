@@ -45,9 +45,7 @@ from graphql import (
     type_from_ast,
     value_from_ast,
 )
-from graphql import (
-    validate as find_errors,
-)
+from graphql import validate as find_errors
 from graphql.language import DefinitionNode, SelectionSetNode
 from graphql.language.parser import Parser
 from graphql.validation import ASTValidationRule, ValidationRule

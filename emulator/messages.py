@@ -4,17 +4,12 @@ Only the text tells a client what is wrong: there is no code. Details behind the
 the libraries underneath say (machinebox/graphql, client-go, crypto/x509).
 """
 
-import base64
-import secrets
-
-from .circumstance import Circumstance
-
 MINTING = "Failed to get one-time token during fetching configuration process: could not get one time token: "
 DIRECTOR = MINTING + "while calling director for CSR one time token: "
 SIGNING = "Error while signing Certificate Signing Request: "
 _DECODING = "Error while decoding Certificate Signing Request: "
 _NO_CERTIFICATE = "Failed to authenticate with Certificate. Invalid subject."
-_NO_IDENTITY = (
+NO_IDENTITY = (
     "Failed to authenticate request. Token authentication error: "
     f"Failed to authenticate with one time token.. Certificate authentication error: {_NO_CERTIFICATE}"
 )
@@ -69,44 +64,5 @@ REVOCATION_FULL = (
     "Too long: must have at most 1048576 bytes"
 )
 PANIC = "internal system error"
-
 CONTROL_CHARACTERS = 'boom\x1b[2J\x1b[31m\x07\x00\r\n{"level":"info","event":"renewed"}\n\x9b1m\x7f'
 BIDI = "access \u202egnidnep\u202c \u2066user\u2069 \u200f\u061c\ufeffgranted"
-
-
-def unauthenticated(circumstance: Circumstance, _param: str) -> str:
-    """No identity header reached the Connector; signing adds a prefix."""
-    prefix = "Failed to authenticate with token: " if circumstance.operation == "sign" else ""
-    return prefix + _NO_IDENTITY
-
-
-def given(_circumstance: Circumstance, param: str) -> str:
-    """Any text."""
-    return param
-
-
-def control_characters(_circumstance: Circumstance, _param: str) -> str:
-    """Terminal escapes, a bell, a NUL and forged log lines."""
-    return CONTROL_CHARACTERS
-
-
-def bidi(_circumstance: Circumstance, _param: str) -> str:
-    """Overrides that make a text read as something else."""
-    return BIDI
-
-
-def long_base64(_circumstance: Circumstance, _param: str) -> str:
-    """A run of base64, as when a library quotes its input."""
-    return f"cannot use {base64.b64encode(secrets.token_bytes(3000)).decode()}"
-
-
-def private_key(_circumstance: Circumstance, _param: str) -> str:
-    """Something that looks exactly like a private key, and is none."""
-    lines = base64.encodebytes(secrets.token_bytes(600)).decode()
-    label = "RSA PRIVATE KEY"
-    return f"cannot parse -----BEGIN {label}-----\n{lines}-----END {label}-----\n"
-
-
-def very_long(_circumstance: Circumstance, _param: str) -> str:
-    """A megabyte of text."""
-    return "lorem ipsum " * 87_382

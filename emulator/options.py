@@ -1,13 +1,17 @@
-"""What an emulator can be told at its start."""
+"""What an emulator can be told: at its start, by its operator later on, and what it tells in return."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
+from .authority import ClientAuthority
 from .subjects import SubjectConstants
 
 ConsumerType = Literal["Application", "Runtime", "Integration System"]
+
+
+DoorName = Literal["token", "mtls"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,3 +63,34 @@ class EmulatorOptions:
         if self.host not in ("0.0.0.0", "::"):  # noqa: S104 (compared, not bound)
             return self.host
         return self.server_names[0] if self.server_names else "localhost"
+
+
+@dataclass(slots=True, kw_only=True)
+class OperatorConfiguration:
+    """What the operator set, and may change at any time."""
+
+    subject: SubjectConstants
+    director_url: str
+    token_secured_connector_url: str
+    adapter_url: str
+    certificate_secured_connector_url: str
+    lifetime: timedelta
+    authority: ClientAuthority
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoints:
+    """URLs, absolute paths of files, and the one-time token of this start."""
+
+    connector_url: str
+    token_connector_url: str
+    control_url: str
+    director_url: str
+    ca_file: str
+    client_certificate_file: str
+    client_key_file: str
+    token: str = field(repr=False)
+
+    def as_dict(self) -> dict[str, str]:
+        """The JSON object of `endpoints.json`."""
+        return asdict(self)

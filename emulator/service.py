@@ -1,26 +1,128 @@
-"""The emulator as a whole: what opens the doors, and what tests hold in their hands."""
+"""The emulator as a whole: its parts, what opens the doors, and what tests hold in their hands."""
 
 import asyncio
 import contextlib
 import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast, get_args
 
 from .authority import rsa_key
+from .clock import Clock
+from .connector import Connector
 from .control import Control
-from .endpoints import Endpoints
-from .first_credential import CERTIFICATE, KEY
-from .folder import Folder, FolderError
-from .gateway import ADAPTER_PATH, DIRECTOR_PATH, PATH
-from .listener import Listener
-from .options import ConsumerType, EmulatorOptions
-from .parts import Parts, build
+from .director import Director, DirectorAPI, TokenForms
+from .faults import FAULTS
+from .faults.plan import FaultPlan
+from .folder import CERTIFICATE, KEY, FirstCredential, Folder, FolderError, StateFile
+from .gateway import ADAPTER_PATH, DIRECTOR_PATH, PATH, Gateway
+from .journal import Journal, Registry
+from .options import ConsumerType, DoorName, EmulatorOptions, Endpoints, OperatorConfiguration
+from .server import Door, Listener
 from .subjects import SubjectConstants
-from .tokens import TokenForms
+from .tls import ServerTLS
 
 _FIRST_TOKEN_TTL = timedelta(minutes=60)  # for a human to use; the Director's 5 minutes pass while reading
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Everything behind the ports; URLs are filled in once the ports are known."""
+
+    folder: Folder
+    state: StateFile
+    clock: Clock
+    journal: Journal
+    plan: FaultPlan
+    director: Director
+    director_api: DirectorAPI
+    registry: Registry
+    operator: OperatorConfiguration
+    tls: ServerTLS
+    gateway: Gateway
+    latency: timedelta
+
+    def door(self, name: DoorName) -> Door:
+        """One of the two doors."""
+        return Door(
+            name,
+            tls=self.tls,
+            gateway=self.gateway,
+            plan=self.plan,
+            journal=self.journal,
+            clock=self.clock,
+            latency=self.latency,
+        )
+
+    def first_credential(self, options: EmulatorOptions) -> FirstCredential:
+        """What the emulator comes with."""
+        return FirstCredential(
+            folder=self.folder,
+            operator=self.operator,
+            director=self.director,
+            registry=self.registry,
+            consumer_type=options.consumer_type,
+            client_id=options.client_id,
+        )
+
+
+def build(options: EmulatorOptions, folder: Folder) -> Parts:
+    """Makes or loads authorities and state; raises ValueError for a bad fault."""
+    state, clock, journal = StateFile(folder), Clock(options.clock_offset), Journal()
+    director = Director(ttl=options.token_ttl, on_change=state.changed)
+    registry = Registry(on_change=state.changed)
+    state.load(director, registry)
+    plan = FaultPlan(FAULTS, chaos=options.chaos, seed=options.seed)
+    for spec in options.faults:
+        plan.add(spec)
+    operator = _operator(options, folder)
+    connector = Connector(
+        configuration=operator, director=director, registry=registry, journal=journal, clock=clock
+    )
+    director_api = DirectorAPI(director=director, operator=operator, journal=journal, clock=clock)
+    return Parts(
+        folder=folder,
+        state=state,
+        clock=clock,
+        journal=journal,
+        plan=plan,
+        director=director,
+        director_api=director_api,
+        registry=registry,
+        operator=operator,
+        tls=ServerTLS(
+            authority=folder.server_authority(),
+            names=options.certified_names(),
+            anchor=operator.authority.anchor,
+            tls_max=options.tls_max,
+            scratch=folder.path,
+        ),
+        gateway=Gateway(
+            connector=connector,
+            director=director,
+            director_api=director_api,
+            registry=registry,
+            plan=plan,
+            journal=journal,
+            clock=clock,
+            audit=options.gateway,
+        ),
+        latency=options.latency,
+    )
+
+
+def _operator(options: EmulatorOptions, folder: Folder) -> OperatorConfiguration:
+    return OperatorConfiguration(
+        subject=options.subject,
+        director_url=options.director_url or "",
+        token_secured_connector_url="",
+        adapter_url="",
+        certificate_secured_connector_url="",
+        lifetime=options.lifetime,
+        authority=folder.client_authority(chain=options.chain, lifetime=options.ca_lifetime),
+    )
 
 
 class EmulatorError(Exception):

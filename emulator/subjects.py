@@ -9,7 +9,7 @@ import warnings
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.x509.name import _ASN1Type  # the only way to ask for PrintableString, as Go writes it
+from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import NameOID
 
 from . import der

@@ -5,18 +5,19 @@ from datetime import UTC, datetime
 import pytest
 
 from compass_emulator import FAULTS, Emulator
-from compass_emulator.circumstance import Circumstance
-from compass_emulator.fault_kinds import (
+from compass_emulator.faults.plan import (
+    Circumstance,
     Delay,
     Delivery,
     EdgeAnswer,
     Fault,
+    FaultPlan,
     GateAnswer,
     Message,
     Misconnection,
     SignResult,
+    parse_fault,
 )
-from compass_emulator.fault_plan import FaultPlan, parse_fault
 from tests.emulator.talking import CONFIGURATION, PROBE, SIGN, ask, first_client_id, make_csr
 
 

@@ -21,7 +21,7 @@ import pytest
 import compass_emulator as package
 from compass_emulator import Emulator, EmulatorError, EmulatorOptions
 from compass_emulator.__main__ import main
-from compass_emulator.durations import parse_duration, parse_offset
+from compass_emulator.clock import parse_duration, parse_offset
 from compass_emulator.options import EmulatorOptions as Options
 from tests.emulator.talking import PROBE, ask, own_credential
 

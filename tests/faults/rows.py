@@ -1,6 +1,6 @@
 """The Connector's repertoire: what each fault means for a caller of `POST /renew`.
 
-A new kind of fault is a row in the emulator's table (`emulator/faults.py`) and a row here. `make faults`
+A new kind of fault is a row in the emulator's table (`emulator/faults/`) and a row here. `make faults`
 plays a row at each of its operations, the suite at one of them, in turn. `signed` says whether the Connector
 had signed by then when that is `sign`.
 """

@@ -1,20 +1,32 @@
-"""Which faults are active, and which of them a request meets.
+"""The kinds of fault, which of them are active, and which of them a request or a connection meets.
+
+A kind is the point at which a fault steps in, in the order of a request's life. At each point the first
+active fault of that kind is taken, so faults of different kinds combine (`slow:2` with `wrong-key`), and
+a fault that ends the request early leaves the later ones unused.
 
 A fault is named `NAME[@operation][*count][:parameter]`, for instance `empty-400@sign*3` or `slow:2s`:
-without an operation it applies wherever it makes sense, without a count for ever.
+without an operation it applies wherever it makes sense, without a count until it is cleared.
 """
 
 import random
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from datetime import datetime
 from difflib import get_close_matches
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from .circumstance import Circumstance
-from .fault_kinds import Fault
+from cryptography import x509
 
-F = TypeVar("F", bound=Fault)
+from ..connection import Line, Wire
+from ..http import Answer
+from ..options import DoorName
+from ..tls import Disguise
+
+if TYPE_CHECKING:
+    from .chains import Forge
+
 OPERATIONS = ("configuration", "sign", "probe", "revoke", "director", "connect", "any")
 _SPEC = re.compile(r"([a-z0-9-]+)(?:@([a-z]+))?(?:\*(\d+))?(?::(.*))?", re.DOTALL)
 _PARTS = re.compile(r"^[a-z0-9-]*|@[a-z]+|\*\d+|:[^@*]*")
@@ -22,6 +34,136 @@ _FORM = "NAME[@operation][*count][:parameter] in this order, such as slow@sign*3
 _CONNECT_SHARE = (
     0.25  # of the chaos rate: connections are fewer than calls, and their faults cost clients more
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Circumstance:
+    """The operation is `connect` for a connection; the age is that of the presented certificate."""
+
+    operation: str
+    door: DoorName
+    now: datetime
+    response_key: str = "result"
+    certificate_age: float | None = None
+
+
+def _always(_circumstance: Circumstance, _param: str) -> bool:
+    return True
+
+
+def _at_once(_param: str) -> float:
+    return 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A row of the table.
+
+    `default` is the parameter if none is given, None where the fault takes none; `check` raises ValueError
+    for a bad one. `operation` is the only one that it makes sense for, or `any`; `weight` is its share in
+    chaos, 0 for what chaos should leave alone; `when` narrows it further.
+    """
+
+    name: str
+    meaning: str
+    _: KW_ONLY
+    default: str | None = None
+    check: Callable[[str], object] = str
+    operation: str = "any"
+    weight: float = 1.0
+    when: Callable[[Circumstance, str], bool] = _always
+
+
+@dataclass(frozen=True, slots=True)
+class Misconnection(Fault):
+    """Below TLS or in the handshake; the connection ends with it."""
+
+    act: Callable[[Line, ssl.SSLContext, str], Awaitable[None]]
+    operation: str = field(default="connect", kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Disguised(Fault):
+    """The handshake is genuine, with another certificate or other trust than the door's own."""
+
+    act: Disguise
+    operation: str = field(default="connect", kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeAnswer(Fault):
+    """Ingress or Oathkeeper answers before anybody looked at token or certificate: nothing is burnt."""
+
+    act: Callable[[Circumstance, str], Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeDelivery(Fault):
+    """The connection breaks before anybody acted: nothing is burnt."""
+
+    act: Callable[[Line, Wire, str], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class GateAnswer(Fault):
+    """Somebody answers after a token was consumed, before the Connector acts: the token is burnt."""
+
+    act: Callable[[Circumstance, str], Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class Message(Fault):
+    """The Connector answers 200 with this GraphQL error, perhaps late; nothing is minted or signed."""
+
+    act: Callable[[Circumstance, str], str]
+    delay: Callable[[str], float] = field(default=_at_once, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigurationResult(Fault):
+    """The Connector mints, and answers something odd."""
+
+    act: Callable[[dict[str, Any], str], dict[str, Any]]
+    operation: str = field(default="configuration", kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class SignResult(Fault):
+    """The Connector signs, and answers something odd."""
+
+    act: "Callable[[Forge, x509.Certificate, str], dict[str, str]]"
+    operation: str = field(default="sign", kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite(Fault):
+    """The Connector acted; its answer is spoilt on the way."""
+
+    act: Callable[[Answer, Circumstance, str], Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class DateHeader(Fault):
+    """The answer, whoever gives it, has another `Date` header; None leaves it out."""
+
+    act: Callable[[datetime, str, int], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Delay(Fault):
+    """The Connector acted; the answer takes this many seconds longer."""
+
+    act: Callable[[str], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery(Fault):
+    """The Connector acted; the answer does not arrive, or not whole."""
+
+    act: Callable[[Line, Wire, str], Awaitable[None]]
+
+
+F = TypeVar("F", bound=Fault)
 
 
 @dataclass(slots=True)

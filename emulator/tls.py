@@ -15,10 +15,17 @@ from typing import Literal
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from .authority import Pair, certificates_pem, create_server_authority, issue_server, key_pem, twin
-from .circumstance import DoorName
+from .authority import (
+    Pair,
+    certificates_pem,
+    create_server_authority,
+    issue_server,
+    key_pem,
+    other_authority,
+    twin,
+)
 from .clock import real_now
-from .forgeries import other_authority
+from .options import DoorName
 
 _LIFETIME = timedelta(days=397)  # what public CAs give at most, and what strict clients accept
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}

@@ -26,9 +26,8 @@ from graphql import (
     get_nullable_type,
 )
 
-from . import answers, gojson, gqlparser
-from .answers import Answer
-from .csr import Refused
+from . import gojson, gqlparser, http
+from .http import Answer
 
 _PERSISTED = 100  # queries that clients may name by their hash; the server's own limit
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -39,6 +38,14 @@ _TEXT, _OBJECT = ("string", "string"), ("object", "map[string]interface {}")
 _FIELDS = {"query": _TEXT, "operationName": _TEXT, "variables": _OBJECT, "extensions": _OBJECT}
 
 Resolvers = Mapping[str, Callable[..., Any]]
+
+
+class Refused(Exception):
+    """The answer is a GraphQL error with this message; only the Director's have extensions."""
+
+    def __init__(self, message: str, extensions: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.extensions = extensions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +92,7 @@ class Endpoint:
         try:
             return self._call(self._identified(_parameters(asked)), mutations=asked.method != "GET")
         except gqlparser.Invalid as error:
-            return self.failed(answers.graphql_errors(error.errors, status=422))
+            return self.failed(http.graphql_errors(error.errors, status=422))
         except _Unusable as error:
             return self.failed(error.answer)
 
@@ -104,15 +111,15 @@ class Endpoint:
             operation_name=call.operation_name,
         )
         if result.errors:
-            return answers.graphql_errors([_as_gqlgen(error) for error in result.errors])
-        return answers.graphql(result.data)
+            return http.graphql_errors([_as_gqlgen(error) for error in result.errors])
+        return http.graphql(result.data)
 
     def _call(self, parameters: "_Parameters", *, mutations: bool) -> Call:
         document = _document(self._schema, parameters.query)
         operation = gqlparser.operation(document, parameters.operation_name)
         variables = gqlparser.variables(self._schema, operation, parameters.variables)
         if operation.operation is OperationType.MUTATION and not mutations:
-            raise _Unusable(answers.MUTATION_BY_GET)
+            raise _Unusable(http.MUTATION_BY_GET)
         fields = [node for node in operation.selection_set.selections if isinstance(node, FieldNode)]
         names = [node.name.value for node in fields]
         first = next(
@@ -140,15 +147,15 @@ class Endpoint:
             return parameters
         digest = persisted.get("sha256Hash", "") if isinstance(persisted, dict) else None
         if not isinstance(digest, str):
-            raise _Unusable(answers.graphql_errors([{"message": "invalid APQ extension data"}]))
+            raise _Unusable(http.graphql_errors([{"message": "invalid APQ extension data"}]))
         if persisted.get("version") != "1":
-            raise _Unusable(answers.graphql_errors([{"message": "unsupported APQ version"}]))
+            raise _Unusable(http.graphql_errors([{"message": "unsupported APQ version"}]))
         if not parameters.query:
             if digest not in self._persisted:
-                raise _Unusable(answers.PERSISTED_QUERY_NOT_FOUND)
+                raise _Unusable(http.PERSISTED_QUERY_NOT_FOUND)
             return _Parameters(self._persisted[digest], parameters.variables, parameters.operation_name, {})
         if hashlib.sha256(parameters.query.encode("utf-8", "surrogatepass")).hexdigest() != digest:
-            raise _Unusable(answers.graphql_errors([{"message": "provided APQ hash does not match query"}]))
+            raise _Unusable(http.graphql_errors([{"message": "provided APQ hash does not match query"}]))
         self._persisted[digest] = parameters.query
         while len(self._persisted) > _PERSISTED:
             self._persisted.popitem(last=False)
@@ -174,7 +181,7 @@ class _Unusable(Exception):
 def _parameters(asked: Asked) -> _Parameters:
     """By the first transport that supports the request: OPTIONS and HEAD, GET, POST, multipart."""
     if asked.method in ("OPTIONS", "HEAD"):
-        raise _Unusable(answers.METHODS if asked.method == "OPTIONS" else answers.NO_HEAD)
+        raise _Unusable(http.METHODS if asked.method == "OPTIONS" else http.NO_HEAD)
     media = _media_type(asked.content_type)
     if asked.method == "GET" and not asked.upgrade:
         return _from_query(asked.query)
@@ -182,7 +189,7 @@ def _parameters(asked: Asked) -> _Parameters:
         return _from_body(asked.body)
     if asked.method == "POST" and not asked.upgrade and media == "multipart/form-data":
         return _from_form(asked)
-    raise _Unusable(answers.TRANSPORT_NOT_SUPPORTED)
+    raise _Unusable(http.TRANSPORT_NOT_SUPPORTED)
 
 
 def _media_type(text: str) -> str | None:
@@ -194,12 +201,12 @@ def _from_body(body: bytes) -> _Parameters:
     try:
         content = gojson.decode(body)
         if content is None:
-            raise _Unusable(answers.graphql_errors([{"message": "internal system error"}], status=422))
+            raise _Unusable(http.graphql_errors([{"message": "internal system error"}], status=422))
         return _from_json(content)
     except gojson.NotJSON as error:
         text = body.decode("utf-8", "surrogateescape")
         message = f"json request body could not be decoded: {error} body:{text}"
-        raise _Unusable(answers.transport_error(400, message)) from error
+        raise _Unusable(http.transport_error(400, message)) from error
 
 
 def _from_json(content: Any) -> _Parameters:
@@ -235,7 +242,7 @@ def _from_query(query: str) -> _Parameters:
         except gojson.NotJSON:
             value = ""
         if not isinstance(value, dict | None):
-            raise _Unusable(answers.transport_error(400, f"{name} could not be decoded"))
+            raise _Unusable(http.transport_error(400, f"{name} could not be decoded"))
         decoded[name] = value or {}
     return _Parameters(
         given.get("query", ""), decoded["variables"], given.get("operationName", ""), decoded["extensions"]
@@ -282,7 +289,7 @@ def _parts(body: bytes, boundary: str) -> list[tuple[str, bytes]]:
 
 
 def _form_error(message: str) -> _Unusable:
-    return _Unusable(answers.transport_error(422, message))
+    return _Unusable(http.transport_error(422, message))
 
 
 @lru_cache(maxsize=4)

@@ -10,10 +10,19 @@ import contextlib
 import socket
 import ssl
 import struct
+from dataclasses import dataclass
 
 _CHUNK = 65_536
 LINGER_SECONDS = 1.0  # how long a closed connection is drained, so that no reset overtakes the last bytes
 PATIENCE_SECONDS = 600.0  # the longest that a fault holds a connection: nothing here hangs for ever
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """An answer as bytes; both empty if nobody acted."""
+
+    head: bytes = b""
+    body: bytes = b""
 
 
 class Line:

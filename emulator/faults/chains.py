@@ -1,10 +1,10 @@
-"""Wrong answers to a signing request: chains that a client must not take for its own.
+"""Faults of signing: chains that a client must not take for its own, and odd ones that it has to take.
 
-Each one takes the honest leaf and a `Forge`, and returns the three fields. Names and meanings are in the
-table of `faults.py`.
+Each takes a `Forge` and the right leaf, and returns the three fields.
 """
 
 import base64
+import secrets
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,30 +17,36 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from .authority import (
+from .. import messages
+from ..authority import (
     ClientAuthority,
     LeafRequest,
     Pair,
     PrivateKey,
     certificates_pem,
+    certification_result,
     ec_key,
+    encoded,
     helm_extensions,
     issue_leaf,
     key_pem,
+    other_authority,
     rsa_key,
     sign_with_sha1,
     twin,
 )
-from .certification import certification_result, encoded
-from .clock import real_now
-from .durations import parse_duration
-from .registry import Registry
-from .subjects import with_title
+from ..clock import parse_duration, parse_seconds, real_now
+from ..journal import Registry
+from ..subjects import with_title
+from .plan import SignResult
+
+_LIFETIME = timedelta(days=3650)
+
 
 Fields = dict[str, str]
 _DAY = timedelta(days=1)
-_LIFETIME = timedelta(days=3650)
 _ROOT_NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Root CA that is not attached")])
+_TOKEN_LIKE = base64.urlsafe_b64encode(secrets.token_bytes(64)).decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +85,6 @@ class Forge:
 
 
 Forgery = Callable[[Forge, x509.Certificate, str], Fields]
-
-
-@lru_cache(maxsize=2)
-def other_authority(chain: int) -> ClientAuthority:
-    """A CA of the same name that no door trusts; one per process, since its RSA key takes a while."""
-    return ClientAuthority.create(chain=chain, lifetime=_LIFETIME, now=real_now())
 
 
 @lru_cache(maxsize=1)
@@ -302,3 +302,72 @@ def wrapped_in_text(forge: Forge, leaf: x509.Certificate, _param: str) -> Fields
 def server_usage(forge: Forge, _leaf: x509.Certificate, _param: str) -> Fields:
     """With the extended key usage of a server; the door refuses it (alert 43)."""
     return forge.answer(forge.leaf(usage=ExtendedKeyUsageOID.SERVER_AUTH))
+
+
+CHAINS = (
+    SignResult("wrong-key", "for another key than the request's", wrong_key),
+    SignResult("wrong-subject", "with another client's CN", wrong_subject),
+    SignResult("expired", "ended an hour ago", expired),
+    SignResult("not-yet-valid", "begins so much later", not_yet_valid, default="1d", check=parse_seconds),
+    SignResult("short-lived", "legal: good for this long", short_lived, default="60s", check=parse_seconds),
+    SignResult("stranger", "signed by an unknown key, announcing the known CA", stranger),
+    SignResult("new-ca", "consistent, from a CA that the door does not accept", new_ca),
+    SignResult("shuffled", "the chain in reverse order", shuffled),
+    SignResult("leaf-mismatch", "clientCertificate differs from the chain's first", leaf_mismatch),
+    SignResult("leaf-only", "nothing above the leaf", leaf_only),
+    SignResult("ca-only", "the chain lacks its leaf", ca_only),
+    SignResult("empty-chain", "three empty texts", empty_chain),
+    SignResult("no-certificate", "PEM of a public key", no_certificate),
+    SignResult("private-key-in-pem", "a private key among the certificates", private_key_in_pem),
+    SignResult("broken-base64", "a character outside the alphabet", broken_base64),
+    SignResult("broken-pem", "certificates that do not parse", broken_pem),
+    SignResult("der", "DER where PEM belongs", der),
+    SignResult("line-broken-base64", "legal: base64 in lines", line_broken_base64),
+    SignResult("crlf-pem", "legal: PEM with CRLF", crlf_pem),
+    SignResult("wrapped-in-text", "legal: text around the blocks", wrapped_in_text),
+    SignResult("server-auth-eku", "for servers only", server_usage),
+    SignResult(
+        "root-not-attached",
+        "legal: from an issuing CA whose root is not in the chain",
+        root_not_attached,
+    ),
+    SignResult(
+        "ca-without-ski",
+        "legal: a CA without a key identifier, and so a leaf without the authority's",
+        ca_without_ski,
+    ),
+    SignResult("ca-of-helm", "legal: a CA with the extensions that Helm's genCA gives it", ca_of_helm),
+    SignResult("ca-1024-bits", "from a CA with a key that OpenSSL refuses", ca_of_1024_bits, weight=0),
+    SignResult(
+        "ca-sha1",
+        "from an issuing CA that its root signed with SHA-1",
+        ca_signed_with_sha1,
+        weight=0,
+    ),
+    SignResult("leaf-sha1", "the leaf is signed with SHA-1", leaf_signed_with_sha1, weight=0),
+    SignResult(
+        "leaf-subject",
+        "the leaf's subject has this text as one attribute more",
+        with_this_title,
+        default="unexpected",
+    ),
+    SignResult(
+        "leaf-subject-control-characters",
+        "the same with terminal escapes and forged log lines",
+        titled(messages.CONTROL_CHARACTERS),
+    ),
+    SignResult("leaf-subject-bidi", "the same with bidirectional overrides", titled(messages.BIDI)),
+    SignResult("leaf-subject-base64", "the same with what looks like a token", titled(_TOKEN_LIKE)),
+    SignResult("leaf-subject-very-long", "the same with 60,000 characters", titled("x" * 60_000)),
+    SignResult("ca-name", "from a CA with this name", ca_of_this_name, default="Another CA"),
+    SignResult(
+        "ca-name-control-characters",
+        "from a CA with terminal escapes in its name",
+        ca_named(messages.CONTROL_CHARACTERS),
+    ),
+    SignResult(
+        "ca-name-bidi",
+        "from a CA with bidirectional overrides in its name",
+        ca_named(messages.BIDI),
+    ),
+)
