@@ -469,9 +469,10 @@ async def test_the_same_leaf_with_a_fuller_chain_takes_its_place(tmp_path: Path)
     house.inputs.pair = replace(whole, chain=Chain.of([whole.chain.leaf]))
     await house.scheduler.start()
     assert house.current.chain.ca_pem is None
-    before = house.current.facts
+    before, waiting = house.current.facts, house.scheduler.changed()
     house.inputs.pair = whole
     await house.run_for(MINUTE)
+    assert waiting.is_set()
     assert house.current.credential == whole
     assert house.current.facts == replace(before, activated_at=house.current.facts.activated_at)
     assert house.said.names().count("imported") == 2

@@ -9,6 +9,7 @@ from contextlib import suppress
 from datetime import timedelta
 
 from ..core.notice import NEW_CREDENTIAL, Notice
+from ..core.text import rfc3339
 from ..errors import NotificationError
 from . import files
 
@@ -108,7 +109,7 @@ def _variables(notice: Notice) -> dict[str, str]:
     return {
         "COMPASS_EVENT": notice.event,
         "COMPASS_FINGERPRINT": notice.fingerprint or "",
-        "COMPASS_NOT_AFTER": f"{end:%Y-%m-%dT%H:%M:%SZ}" if end is not None else "",
+        "COMPASS_NOT_AFTER": rfc3339(end) if end is not None else "",
     }
 
 

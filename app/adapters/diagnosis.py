@@ -16,7 +16,7 @@ from pathlib import Path
 
 import httpx
 
-from ..core.text import printable
+from ..core.text import printable, rfc3339
 from ..core.url import URL
 from ..errors import (
     ConnectorError,
@@ -313,7 +313,7 @@ def _untrusted(link: ssl.SSLCertVerificationError, circumstances: Circumstances)
 def _verification(code: int, circumstances: Circumstances) -> str:
     if code in (_EXPIRED, _NOT_YET_VALID):
         return (
-            f"this machine's clock says {circumstances.now:%Y-%m-%dT%H:%M:%SZ}; if that is right, the "
+            f"this machine's clock says {rfc3339(circumstances.now)}; if that is right, the "
             "certificate or a CA in its chain has to be replaced at the server, else set the clock"
         )
     # An https proxy is judged by the system's trust store alone.

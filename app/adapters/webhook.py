@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 
 from ..core.notice import Notice
+from ..core.text import rfc3339
 from ..errors import ConnectorError, NotificationError
 from .transport import Request, Transport
 
@@ -75,4 +76,4 @@ class Webhook:
 
 
 def _text(moment: datetime | None) -> str | None:
-    return f"{moment:%Y-%m-%dT%H:%M:%SZ}" if moment is not None else None
+    return rfc3339(moment) if moment is not None else None

@@ -18,7 +18,7 @@ from markupsafe import Markup, escape
 
 from ..core.catalogue import EVENTS, REASONS, REMEDIES
 from ..core.status import State
-from ..core.text import printable
+from ..core.text import printable, rfc3339
 from .answers import Answer
 from .problems import KINDS
 from .schemas import CertificateStatus, StatusAnswer
@@ -214,10 +214,6 @@ def title_of(code: object) -> str:
     """The title of the problem with this code."""
     kind = KINDS.get(code) if isinstance(code, str) else None
     return kind.title if kind is not None else printable(str(code))
-
-
-def rfc3339(at: datetime) -> str:
-    return f"{at:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def stamp(at: datetime, clock: str = "%H:%M") -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from ..core.text import rfc3339
 from ..errors import SidecarError
 from .answers import Answer
 
@@ -115,7 +116,7 @@ def problem_of(
     if isinstance(retry_after, timedelta):
         headers["Retry-After"] = str(math.ceil(retry_after.total_seconds()))
     if valid_until is not None:
-        extensions["valid_until"] = f"{valid_until:%Y-%m-%dT%H:%M:%SZ}"
+        extensions["valid_until"] = rfc3339(valid_until)
     return problem(
         error.code, error.detail, method=method, retryable=error.retryable, headers=headers, **extensions
     )

@@ -7,6 +7,7 @@ from hashlib import sha256
 
 from ..core.credential import render
 from ..core.generation import Generation
+from ..core.text import rfc3339
 from ..errors import CredentialExpired, CredentialRevoked, NoCredential
 from .answers import Answer
 from .negotiation import JSON, PEM_CHAIN, PEM_FILE, matches
@@ -96,7 +97,7 @@ class Shelf:
             raise CredentialRevoked(
                 "The credential is revoked: connect with a one-time token, or import one."
             )
-        end = f"{generation.chain.effective_not_after:%Y-%m-%dT%H:%M:%SZ}"
+        end = rfc3339(generation.chain.effective_not_after)
         raise CredentialExpired(
             f"The credential expired at {end}: connect with a one-time token, or import one."
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
@@ -11,14 +11,14 @@ from ..core.credential import Chain, key_algorithm, render, serial_number
 from ..core.generation import Generation
 from ..core.policy import left
 from ..core.status import State, Status, state_of
-from ..core.text import printable
+from ..core.text import printable, rfc3339
 from .ports import Renewed
 
 _FINGERPRINT = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
 Timestamp = Annotated[
     datetime,
-    PlainSerializer(lambda at: f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"),
+    PlainSerializer(rfc3339),
     WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-11-23T20:03:00Z"]}),
 ]
 Fingerprint = Annotated[

@@ -30,7 +30,7 @@ from ..core.credential import Chain, Credential
 from ..core.door import ClientPair, Door
 from ..core.generation import why_not_imported
 from ..core.policy import SKEW_LIMIT, left, nearly_over
-from ..core.text import format_duration
+from ..core.text import format_duration, rfc3339
 from ..core.token import OneTimeToken
 from ..core.url import URL, parse_https, parse_proxy
 from ..errors import ConnectorUnauthenticated, ConnectorUntrusted, CredentialError, SidecarError, StoreDamaged
@@ -134,16 +134,18 @@ class _Examination:
         subject = chain.subject
         outcome = Outcome.FAILED
         if revoked_at is not None:
-            detail = f"was revoked at {_time(revoked_at)}; {_RECONNECT}"
+            detail = f"was revoked at {rfc3339(revoked_at)}; {_RECONNECT}"
         elif now >= end:
             ago = format_duration(now - end)
-            detail = f"expired at {_time(end)}, {ago} ago by our clock; if that is right, {_RECONNECT}"
+            detail = f"expired at {rfc3339(end)}, {ago} ago by our clock; if that is right, {_RECONNECT}"
         elif chain.not_before - now > EARLY_TOLERANCE:
             ahead = format_duration(chain.not_before - now)
-            detail = f"is not valid before {_time(chain.not_before)}, in {ahead} by our clock; is that right?"
+            detail = (
+                f"is not valid before {rfc3339(chain.not_before)}, in {ahead} by our clock; is that right?"
+            )
         else:
             outcome = Outcome.WARNING if nearly_over(chain, now) else Outcome.OK
-            detail = f"valid until {_time(end)}, for another {format_duration(left(chain, now))}"
+            detail = f"valid until {rfc3339(end)}, for another {format_duration(left(chain, now))}"
         self._report(Finding(name, outcome, f"{where}: {detail} ({subject})"))
         return outcome is not Outcome.FAILED
 
@@ -263,18 +265,20 @@ class _Examination:
         now, begins = self._clock.now(), held.credential.chain.not_before if held is not None else None
         dated = next(((each.date, each.at) for each in self._seen if each.date is not None), None)
         if dated is None and begins is not None and begins - now > EARLY_TOLERANCE:
-            self._failed("clock", f"ours says {_time(now)}, before the certificate was issued: set it (NTP)")
+            self._failed(
+                "clock", f"ours says {rfc3339(now)}, before the certificate was issued: set it (NTP)"
+            )
         elif dated is None:
-            self._unchecked("clock", f"there was no answer to compare with; ours says {_time(now)}")
+            self._unchecked("clock", f"there was no answer to compare with; ours says {rfc3339(now)}")
         elif abs(skew := dated[0] - dated[1]) > SKEW_LIMIT:
             side = "behind" if skew > timedelta(0) else "ahead of"
             self._failed(
                 "clock",
-                f"ours is {format_duration(abs(skew))} {side} the Connector's (ours {_time(dated[1])}, its"
-                f" {_time(dated[0])}): set the clock of this machine (NTP)",
+                f"ours is {format_duration(abs(skew))} {side} the Connector's (ours {rfc3339(dated[1])}, its"
+                f" {rfc3339(dated[0])}): set the clock of this machine (NTP)",
             )
         else:
-            self._ok("clock", f"ours and the Connector's agree: {_time(now)}")
+            self._ok("clock", f"ours and the Connector's agree: {rfc3339(now)}")
 
     def _last_renewal(self, held: _Held | None) -> None:
         """How the last attempt ended: only a signature shows that a subject is refused."""
@@ -341,10 +345,6 @@ def _pair_of(held: _Held | None) -> Iterator[ClientPair | None]:
 def _summary(settings: Settings) -> str:
     url = settings.connector_url or "the URL that it names when we connect"
     return f"valid; Connector: {url}"
-
-
-def _time(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _pass_over(_code: str, _detail: str) -> None:

@@ -231,10 +231,10 @@ def check_dates(path: Sequence[x509.Certificate], at: datetime) -> None:
     for place, certificate in enumerate(path, 1):
         start, end = begins(certificate), ends(certificate)
         if end <= at:
-            raise CredentialExpired(f"certificate {place} of the chain expired at {end:%Y-%m-%dT%H:%M:%SZ}")
+            raise CredentialExpired(f"certificate {place} of the chain expired at {rfc3339(end)}")
         if start - at > EARLY_TOLERANCE:
             raise CredentialNotYetValid(
-                f"certificate {place} of the chain is not valid before {start:%Y-%m-%dT%H:%M:%SZ}"
+                f"certificate {place} of the chain is not valid before {rfc3339(start)}"
             )
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 
 _SHOWN = 256  # characters of one foreign text in a log, an answer or a page
@@ -76,7 +76,8 @@ def _printable_value(value: object) -> object:
 
 def rfc3339(moment: datetime) -> str:
     """A moment in UTC, to the second."""
-    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
+    # strftime does not pad a year before 1000, which a certificate may begin in.
+    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='seconds')}Z"
 
 
 def _visible(character: str) -> str:

@@ -23,6 +23,7 @@ from ..core.csr import make_csr, parse_subject
 from ..core.door import ClientPair, Door
 from ..core.generation import Facts, Generation, Origin, Pending, Signed, why_not_imported
 from ..core.policy import CSR_MAX_AGE, PROOF_PATIENCE, in_danger
+from ..core.text import rfc3339
 from ..core.token import Fate, OneTimeToken, fate_after
 from ..errors import (
     ConnectorError,
@@ -258,9 +259,9 @@ class Renewal:
             credential = Credential(chains.verify(answer, expected), pending.key_pem)
             chain = (await self._disk(self._fit_for_tls, credential)).chain
         except (CredentialExpired, CredentialNotYetValid) as error:
-            theirs = f"{answer.date:%Y-%m-%dT%H:%M:%SZ}" if answer.date else "not known"
+            theirs = rfc3339(answer.date) if answer.date else "not known"
             raise ConnectorProtocol(
-                f"{error.detail}; the Connector's clock is {theirs}, ours {now:%Y-%m-%dT%H:%M:%SZ}"
+                f"{error.detail}; the Connector's clock is {theirs}, ours {rfc3339(now)}"
             ) from error
         except CredentialError as error:
             raise ConnectorProtocol(error.detail) from error

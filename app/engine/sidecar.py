@@ -25,6 +25,7 @@ from ..core.policy import (
     unproven,
 )
 from ..core.status import State, Status, state_of
+from ..core.text import rfc3339
 from ..core.token import OneTimeToken, parse_token
 from ..errors import (
     RenewedRecently,
@@ -282,7 +283,7 @@ class Scheduler:
         generation, now = self._renewal.generation, self._clock.now()
         if generation is not None and self._attempts.usable() and nearly_over(generation.chain, now):
             end = generation.chain.effective_not_after
-            self._attempts.tell("expiring", f"the credential ends at {end:%Y-%m-%dT%H:%M:%SZ}")
+            self._attempts.tell("expiring", f"the credential ends at {rfc3339(end)}")
 
     # --- inputs --------------------------------------------------------------------------------
 
@@ -401,7 +402,7 @@ class Scheduler:
             warnings=self._reasons(),
             events=self._events(),
         )
-        served = generation and (generation.chain.fingerprint, generation.facts.revoked_at)
+        served = generation and (generation.chain.pem, generation.facts.revoked_at)
         if served != self._served:
             self._served = served
             self._announce_change()
