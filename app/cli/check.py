@@ -37,7 +37,9 @@ from ..errors import ConnectorUnauthenticated, ConnectorUntrusted, CredentialErr
 from ..settings import Settings, find_store_dir
 from .findings import Finding, Outcome, Report, examine_published, examine_store
 
+_RENEW = "`compass-sidecar renew` tries again"
 _RECONNECT = "request a one-time token in Compass, then `compass-sidecar connect --token-file FILE`"
+_CONNECT = f"a configured token that was not used is tried again, otherwise {_RECONNECT}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class _Held:
 
     credential: Credential
     url: str | None
+    usable: bool
     pair: ClientPair | None = None
 
 
@@ -101,10 +104,10 @@ class _Examination:
         if generation is None:
             return None, None
         revoked_at = generation.facts.revoked_at
-        self._judge("credential", "in the store", generation.chain, revoked_at=revoked_at)
+        usable = self._judge("credential", "in the store", generation.chain, revoked_at=revoked_at)
         pair = Store(directory, now=self._clock.now, warn=_pass_over).pair(generation)
         url = self._settings.connector_url or generation.facts.connector_url
-        return _Held(generation.credential, url, pair), None
+        return _Held(generation.credential, url, usable, pair), None
 
     async def _imported(self, stored: _Held | None) -> _Held | None:
         """The operator's pair, if a start would take it over."""
@@ -126,7 +129,7 @@ class _Examination:
             self._ok("import", f"{certificate_file} is not taken over: {reason}")
             return None
         good = self._judge("import", f"{certificate_file}", credential.chain)
-        return _Held(credential, self._settings.connector_url) if good or stored is None else None
+        return _Held(credential, self._settings.connector_url, good) if good or stored is None else None
 
     def _judge(self, name: str, where: str, chain: Chain, *, revoked_at: datetime | None = None) -> bool:
         """Whether it can be used, and a finding that says so."""
@@ -288,7 +291,8 @@ class _Examination:
             self._ok("last renewal", "none has been made yet")
         elif last["event"] == "attempt-failed":
             reason = f"failed at {last.get('at')}: {last.get('code')}: {last.get('detail')}"
-            self._failed("last renewal", f"{reason} (`compass-sidecar renew` tries again)")
+            can_renew = held is not None and held.usable
+            self._failed("last renewal", f"{reason}; {_RENEW if can_renew else _CONNECT}")
         else:
             self._ok("last renewal", f"{last['event']} at {last.get('at')}")
 

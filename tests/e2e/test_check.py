@@ -136,6 +136,39 @@ def test_check_without_a_credential_says_how_to_get_one_and_spends_no_token(
         assert answer.json()["data"]["configuration"]["token"]["token"]
 
 
+def test_check_recommends_only_what_can_work_in_that_state(
+    importing: dict[str, str], emulator: EmulatorProcess, start: Start, tmp_path: Path
+) -> None:
+    renew, connect = "`compass-sidecar renew`", "`compass-sidecar connect --token-file FILE`"
+    for name in ("CLIENT_CERTIFICATE_FILE", "CLIENT_KEY_FILE"):
+        del importing[f"COMPASS_{name}"]
+    url = emulator.endpoints["token_connector_url"]
+    made = emulator.control("POST", "/tokens", {})["token"]
+    sidecar = start(api_token="sixteen-characters-and-more").started()
+    bearer = {"Authorization": "Bearer sixteen-characters-and-more"}
+
+    def post(path: str, body: object = None) -> None:
+        sidecar.client.post(path, json=body, headers=bearer)
+
+    def advice() -> str:
+        return " ".join(
+            line for line in sidecar.command("check").stdout.splitlines() if "compass-sidecar " in line
+        )
+
+    emulator.fault("502-empty@configuration*1")
+    post("/connect", {"token": made, "connector_url": url})
+    assert renew not in advice()
+    assert connect in advice()
+    post("/connect", {"token": emulator.control("POST", "/tokens", {})["token"], "connector_url": url})
+    emulator.fault("502-empty@configuration*1")
+    post("/renew")
+    assert renew in advice()
+    assert connect not in advice()
+    post("/revoke", {"confirm": sidecar.fingerprint()})
+    assert renew not in advice()
+    assert connect in advice()
+
+
 def test_a_configuration_that_cannot_be_used_stops_check_with_every_problem(
     importing: dict[str, str],
 ) -> None:
