@@ -245,18 +245,6 @@ async def test_a_refused_pair_is_not_used_even_if_the_old_one_ends(house: House)
     assert house.renewal.pending is None
 
 
-async def test_a_new_ca_is_announced_and_decided_by_the_proof(house: House) -> None:
-    await house.holding()
-    house.connector.authority = Authority.create()
-    house.connector.script["probe"].append(ConnectorUnavailable("down"))
-    with pytest.raises(ConnectorUnavailable):
-        await house.attempt()
-    assert house.renewal.pending.signed.anchor_changed
-    assert "trust-anchor-changed" in house.said.names()
-    await house.attempt()
-    assert house.current.chain.authorities == house.connector.authority.chain
-
-
 async def test_an_announced_url_that_does_not_work_does_not_cost_the_one_that_does(house: House) -> None:
     await house.holding()
     house.connector.connector_url = "https://moved.example/connector/graphql"

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from compass_sidecar.core.credential import Chain
 from compass_sidecar.core.policy import Policy
@@ -344,6 +345,31 @@ async def test_what_was_used_unproven_is_proven_later(house: House) -> None:
     await house.run_for(10 * MINUTE)
     assert reasons(house) == ()
     assert house.current.facts.proven_at is not None
+
+
+async def test_a_new_ca_is_a_reason_until_it_has_signed_once_more_and_both_are_named(house: House) -> None:
+    await house.holding()
+    old, new = house.connector.authority, Authority.create()
+    house.connector.authority = new
+    house.connector.script["probe"].extend([DOWN] * 2)
+    with pytest.raises(ConnectorUnavailable):
+        await house.scheduler.renew()
+    assert {"proof-pending", "trust-anchor-changed"} <= set(reasons(house))
+    await house.run_for(HOUR)
+    assert house.current.chain.authorities == new.chain
+    for _ in range(2):
+        assert (state(house), reasons(house)) == (State.CONNECTED, ("trust-anchor-changed",))
+        await house.restart()
+    for event in (each for each in house.said.events if each["event"] == "trust-anchor-changed"):
+        assert digest(new) in str(event["issuer"])
+        assert digest(old) in str(event["previous_issuer"])
+    house.clock.advance(MINUTE)
+    await house.scheduler.renew()
+    assert (state(house), reasons(house)) == (State.CONNECTED, ())
+
+
+def digest(authority: Authority) -> str:
+    return f"(SHA-256 {authority.certificate.fingerprint(SHA256()).hex()[:16]})"
 
 
 # --- callers ------------------------------------------------------------------------------------------

@@ -590,6 +590,7 @@ def _facts(record: Mapping[str, Any]) -> Facts:
         director_url=record.get("director_url"),
         proven_at=_time(record.get("proven_at")),
         replaced_end=_time(record.get("replaced_end")),
+        replaced_anchor=record.get("replaced_anchor"),
         revoke_at=_time(record.get("revoke_at")),
         revoke_sent_at=_time(record.get("revoke_sent_at")),
         revoked_at=_time(record.get("revoked_at")),

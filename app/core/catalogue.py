@@ -41,8 +41,9 @@ REASONS: Mapping[str, Words] = {
         "Wait: it is tried again, and dropped after ten minutes of refusals. Until then the old one is used.",
     ),
     "trust-anchor-changed": Words(
-        "The new certificate comes from another CA than the old one.",
-        "Ask the operator of Compass whether the CA was replaced.",
+        "The certificate comes from another CA than the one before it.",
+        "The newest event of that name names both. Ask the operator of Compass whether the CA was replaced. "
+        "The next renewal by the same CA ends this.",
     ),
     "clock-skew": Words(
         "The clock of this machine and the Connector's are more than two minutes apart.",

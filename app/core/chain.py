@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ..errors import (
@@ -250,6 +251,13 @@ def anchored(chain: Chain, anchors: Sequence[x509.Certificate]) -> bool:
         certificate in anchors or any(issued_by(certificate, anchor) for anchor in anchors)
         for certificate in chain.certificates
     )
+
+
+def anchor_text(chain: Chain) -> str:
+    """The CA at the end of the chain, for people. Its successor often has the same name: hence the digest."""
+    last = chain.certificates[-1]
+    digest = last.fingerprint(hashes.SHA256()).hex()
+    return f"{subject_text(last)} (SHA-256 {digest[:16]})"
 
 
 def _as_it_came(ordered: tuple[x509.Certificate, ...], *, chain_pem: bytes, ca_pem: bytes) -> Chain:

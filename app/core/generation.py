@@ -30,6 +30,7 @@ class Facts:
     director_url: str | None = None
     proven_at: datetime | None = None
     replaced_end: datetime | None = None  # effective end of the credential that this one replaced
+    replaced_anchor: str | None = None  # the CA of that one, if it is another
     revoke_at: datetime | None = None
     revoke_sent_at: datetime | None = None
     revoked_at: datetime | None = None

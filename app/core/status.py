@@ -75,7 +75,6 @@ class Status:
     started_at: datetime
     generation: Generation | None = None
     pending: str | None = None
-    anchor_changed: bool = False
     due_at: datetime | None = None
     next_attempt_at: datetime | None = None
     progress: Progress = Progress()
@@ -107,7 +106,6 @@ def degraded_reasons(status: Status, now: datetime) -> tuple[str, ...]:
         "renewal-failing": status.progress.consecutive_failures >= FAILURES_BEFORE_DEGRADED,
         "renewal-overdue": _overdue(status, now),
         "proof-pending": status.pending is not None,
-        "trust-anchor-changed": status.pending is not None and status.anchor_changed,
         "clock-skew": status.clock_skew is not None and abs(status.clock_skew) > SKEW_LIMIT,
         "ca-expires-first": _ca_expires_first(status),
     }

@@ -126,6 +126,9 @@ class Renewal:
         self.pending = await self._disk(self._store.pending)
         if self.pending is not None and self.pending.begun_by != self._fingerprint():
             await self.drop_pending("it was begun with another credential")
+        generation = self.generation
+        if generation is not None and generation.facts.replaced_anchor is not None:
+            self._record_anchor(generation.chain, generation.facts.replaced_anchor)
         await self.superseded.restore()
         await self._notifier.restore(self.generation)
         await self.publish()
@@ -267,9 +270,17 @@ class Renewal:
             raise ConnectorProtocol(error.detail) from error
         self._note_left_out(chain)
         changed = not chains.anchored(chain, anchors)
-        if changed:
-            self._journal.record("trust-anchor-changed", issuer=chain.issuer, fingerprint=chain.fingerprint)
+        if changed and self.generation is not None:
+            self._record_anchor(chain, chains.anchor_text(self.generation.chain))
         return Signed(chain, now, anchor_changed=changed and pending.origin is Origin.RENEW)
+
+    def _record_anchor(self, chain: Chain, replaced: str) -> None:
+        self._journal.record(
+            "trust-anchor-changed",
+            issuer=chains.anchor_text(chain),
+            previous_issuer=replaced,
+            fingerprint=chain.fingerprint,
+        )
 
     def _note_left_out(self, chain: Chain) -> None:
         if chain.left_out:
@@ -285,6 +296,7 @@ class Renewal:
         proven_url = await self._prove(pending, correlation_id)
         now = self._clock.now()
         replaced = self.generation if pending.origin is Origin.RENEW else None
+        new_anchor = pending.signed.anchor_changed
         facts = Facts(
             origin=pending.origin,
             connector_url=proven_url or pending.connector_url,
@@ -292,6 +304,7 @@ class Renewal:
             director_url=pending.director_url,
             proven_at=now if proven_url is not None else None,
             replaced_end=replaced.chain.effective_not_after if replaced is not None else None,
+            replaced_anchor=chains.anchor_text(replaced.chain) if replaced and new_anchor else None,
         )
         return await self._activate(Credential(pending.signed.chain, pending.key_pem), facts)
 
@@ -482,6 +495,12 @@ class Renewal:
             facts = Facts(origin=Origin.IMPORT, connector_url=url, activated_at=now)
         await self._activate(credential, facts)
         return True
+
+    def anchor_changed(self) -> bool:
+        """Whether the credential in use, or the one that waits for its proof, has another CA than before."""
+        signed = self.pending.signed if self.pending is not None else None
+        held = self.generation is not None and self.generation.facts.replaced_anchor is not None
+        return held or (signed is not None and signed.anchor_changed)
 
     def revoking_fails(self) -> bool:
         """Whether a certificate that is to be revoked could not be yet."""

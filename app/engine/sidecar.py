@@ -391,7 +391,6 @@ class Scheduler:
             self.status,
             generation=generation,
             pending=signed.chain.fingerprint if signed is not None else None,
-            anchor_changed=signed is not None and signed.anchor_changed,
             due_at=self._policy.due_at(generation.chain, self._instance_id) if generation else None,
             next_attempt_at=self._next_attempt_at(now),
             progress=self._attempts.progress,
@@ -431,6 +430,7 @@ class Scheduler:
         generation = self._renewal.generation
         own = {
             "publish-failed": not self._renewal.published,
+            "trust-anchor-changed": self._renewal.anchor_changed(),
             "connector-url-differs": self._renewal.announced_url is not None,
             "revocation-failed": self._renewal.revoking_fails(),
             "unproven": generation is not None and unproven(generation),

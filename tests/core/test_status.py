@@ -120,7 +120,6 @@ def test_a_clock_two_minutes_wrong_either_way_degrades(sign: int, skew: timedelt
     ("changes", "reasons"),
     [
         ({"pending": "ab"}, ("proof-pending",)),
-        ({"pending": "ab", "anchor_changed": True}, ("proof-pending", "trust-anchor-changed")),
         ({"generation": generation(ca_left=50 * DAY)}, ("ca-expires-first",)),
         ({"generation": generation(ca_left=LIFETIME - SECOND)}, ("ca-expires-first",)),
     ],
@@ -134,7 +133,6 @@ def test_a_signed_answer_without_a_proof_and_a_ca_that_ends_first_degrade(
 @pytest.mark.parametrize(
     "changes",
     [
-        {"anchor_changed": True},
         {"generation": generation(ca_left=LIFETIME)},
         {"progress": Progress(in_progress=True)},
         {"due_at": None},
@@ -158,7 +156,6 @@ def test_every_reason_is_named_at_once() -> None:
     everything = status(
         generation(ca_left=90 * DAY),
         pending="ab",
-        anchor_changed=True,
         clock_skew=DAY,
         progress=Progress(consecutive_failures=3),
         due_at=NOW,
@@ -167,7 +164,6 @@ def test_every_reason_is_named_at_once() -> None:
         "renewal-failing",
         "renewal-overdue",
         "proof-pending",
-        "trust-anchor-changed",
         "clock-skew",
         "ca-expires-first",
     )
