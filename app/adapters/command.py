@@ -24,13 +24,16 @@ _PASSING = files.SHORTAGE | {errno.EAGAIN, errno.ETXTBSY}
 
 
 class Command:
-    """Runs one at a time. `environment` is what it gets besides the notice."""
+    """Runs one at a time, for `limit` at most. `environment` is what it gets besides the notice."""
 
     latest_only = True  # it reads whatever is current
 
-    def __init__(self, words: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, words: Sequence[str], environment: Mapping[str, str], *, limit: timedelta = _LIMIT
+    ) -> None:
         self._words = words
         self._environment = environment
+        self._limit = limit
         self.running = False
 
     def wants(self, event: str) -> bool:
@@ -48,12 +51,11 @@ class Command:
     async def _run(self, notice: Notice, errors: "_Errors") -> None:
         process = await self._start(notice, errors.descriptor)
         try:
-            async with asyncio.timeout(_LIMIT.total_seconds()):
+            async with asyncio.timeout(self._limit.total_seconds()):
                 await process.wait()
         except TimeoutError as error:
-            raise NotificationError(
-                f"the command was killed after {_LIMIT.total_seconds():g} s{errors.shown()}"
-            ) from error
+            limit = f"{self._limit.total_seconds():g}"
+            raise NotificationError(f"the command was killed after {limit} s{errors.shown()}") from error
         finally:
             await _end(process)
         if process.returncode:

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from compass_sidecar.adapters import command as module
 from compass_sidecar.adapters.anchors import Anchors
 from compass_sidecar.adapters.command import Command
 from compass_sidecar.adapters.filestore import Store
@@ -384,13 +383,11 @@ async def test_a_command_that_is_not_there_says_so_at_once(tmp_path: Path) -> No
         assert now.clock.elapsed() == timedelta(0)
 
 
-async def test_a_command_that_hangs_is_killed_with_its_children(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_LIMIT", timedelta(seconds=1))
+async def test_a_command_that_hangs_is_killed_with_its_children(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     words = ("/bin/sh", "-c", f"sleep 60 & echo $! > {pid}; wait")
-    async with telling(tmp_path / "store", command=Command(words, PATH)) as now:
+    command = Command(words, PATH, limit=timedelta(seconds=1))
+    async with telling(tmp_path / "store", command=command) as now:
         now.notifier.announce(GENERATION)
         assert await now.ended(1) == [("command", "the command was killed after 1 s")]
     assert has_ended(int(pid.read_text()))

@@ -188,6 +188,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], Callable[[Forged, str, str], No
     "generations a file": (at(file, "generations"), refuses),
     "lock a folder": (at(folder, "lock"), refuses),
     "instance noise": (at(noise, "instance.json"), carries_on),
+    "notifications noise": (at(noise, "notifications.json"), carries_on),
+    "notifications a pipe": (at(pipe, "notifications.json"), carries_on),
     "instance a folder": (at(folder, "instance.json"), carries_on),
     "journal noise": (at(noise, "journal.jsonl"), carries_on),
     "journal a folder": (at(folder, "journal.jsonl"), carries_on),
