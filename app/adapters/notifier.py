@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from ..core.generation import Generation
 from ..core.notice import AT_LEAST_ONCE, TRIES, Notice, from_record, newest_change, notice_of, to_record
 from ..errors import NotificationError
+from . import files
 from .worker import Worker
 
 # Events are rare: a receiver that has missed this many has no use for all of them.
@@ -31,7 +32,10 @@ class Channel(Protocol):
     def wants(self, event: str) -> bool: ...
 
     async def deliver(self, notice: Notice) -> None:
-        """Raises NotificationError if the consumer failed. Any other exception cuts the try off."""
+        """Raises NotificationError if the consumer failed, and OSError if this machine lacks something.
+
+        Every exception but the first cuts the try off, so that it is made again.
+        """
 
 
 class Store(Protocol):
@@ -177,6 +181,8 @@ class Notifier:
             await self._queues[kind].channel.deliver(notice)
         except NotificationError as error:
             await self._end(kind, notice, error)
+        except OSError as error:
+            _log.warning("notification-retried", extra={"kind": kind, "detail": files.reason(error)})
         except Exception:  # noqa: BLE001 - whatever it is, later notices are delivered
             _log.exception("internal-error", extra={"detail": f"the {kind} was cut off"})
         else:
