@@ -1,6 +1,5 @@
 """The life of a credential with real processes: connect, renew by itself, prove, resume, revoke."""
 
-import base64
 import json
 import subprocess
 import sys
@@ -47,19 +46,18 @@ def pending_key(store: Path) -> bytes:
 
 
 def token_forms(emulator: EmulatorProcess) -> dict[str, dict[str, str]]:
-    made = [new_token(emulator) for _ in range(3)]
-    url = emulator.endpoints["token_connector_url"]
-    raw = base64.b64encode(
-        json.dumps({"token": made[1]["token"], "connectorURL": url, "used": False}).encode()
-    ).decode()
+    url, made = emulator.endpoints["token_connector_url"], new_token(emulator)
+    beside = {"COMPASS_TOKEN_CONNECTOR_URL": url}
     return {
-        "plain": {"COMPASS_TOKEN": made[0]["token"], "COMPASS_TOKEN_CONNECTOR_URL": url},
-        "raw encoded": {"COMPASS_TOKEN": raw},
-        "url": {"COMPASS_TOKEN": str(httpx.URL(url, params={"token": made[2]["token"]}))},
+        "plain": {"COMPASS_TOKEN": made["token"], **beside},
+        "raw": {"COMPASS_TOKEN": made["raw"]},
+        "raw encoded": {"COMPASS_TOKEN": made["raw_encoded"]},
+        "url": {"COMPASS_TOKEN": str(httpx.URL(url, params={"token": made["token"]}))},
+        "legacy URL": {"COMPASS_TOKEN": made["legacy_url"], **beside},
     }
 
 
-@pytest.mark.parametrize("form", ["plain", "raw encoded", "url"])
+@pytest.mark.parametrize("form", ["plain", "raw", "raw encoded", "url", "legacy URL"])
 def test_nothing_but_a_token_is_needed(
     connecting: dict[str, str],
     sidecars: list[SidecarProcess],
@@ -97,6 +95,18 @@ def test_a_token_by_post_connects_without_a_restart(
     again = sidecar.client.post("/connect", json=body, headers=BEARER)
     assert (again.status_code, again.json()["code"]) == (502, "connector-unauthenticated")
     assert sidecar.status()["state"] == "connected"
+
+
+def test_the_legacy_url_alone_costs_no_token(
+    connecting: dict[str, str], sidecars: list[SidecarProcess], emulator: EmulatorProcess, tmp_path: Path
+) -> None:
+    made = new_token(emulator)
+    sidecar = SidecarProcess(connecting, log=tmp_path / "log").started()
+    sidecars.append(sidecar)
+    alone = sidecar.client.post("/connect", json={"token": made["legacy_url"]}, headers=BEARER)
+    assert (alone.status_code, alone.json()["code"]) == (400, "bad-request")
+    body = {"token": made["legacy_url"], "connector_url": emulator.endpoints["token_connector_url"]}
+    assert sidecar.client.post("/connect", json=body, headers=BEARER).status_code == 200
 
 
 def test_a_token_file_that_comes_later_is_found(
