@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cryptography import x509
 
@@ -350,7 +350,7 @@ class Renewal:
         if generation is None:
             return
         await self._connector.probe(self.door(generation, correlation_id))
-        await self.amend(replace(generation.facts, proven_at=self._clock.now()))
+        await self.amend(proven_at=self._clock.now())
         self._journal.record("proven", fingerprint=generation.chain.fingerprint)
 
     def _known_url(self) -> str | None:
@@ -512,9 +512,10 @@ class Renewal:
         """Where the next call with the client certificate goes."""
         return self._plan.connector_url or self._known_url()
 
-    async def amend(self, facts: Facts) -> None:
-        """Change what is known of the generation in use. A StoreError leaves the change in memory."""
+    async def amend(self, **changes: Any) -> None:
+        """Change facts of the generation in use. A StoreError leaves the change in memory."""
         assert self.generation is not None  # noqa: S101 - of one that is in use
+        facts = replace(self.generation.facts, **changes)
         self.generation = replace(self.generation, facts=facts)
         await self._disk(self._store.amend, self.generation, facts)
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from ..core.door import Door
 from ..core.generation import Facts, Generation
@@ -40,7 +40,7 @@ class Holder(Protocol):
 
     def door(self, generation: Generation, correlation_id: str) -> Door: ...
 
-    async def amend(self, facts: Facts) -> None:
+    async def amend(self, **changes: Any) -> None:
         """Change what is known of the generation in use. A StoreError leaves the change in memory."""
 
     async def drop_pending(self, why: str) -> None: ...
@@ -119,13 +119,12 @@ class Revocation:
         generation = self._holder.generation
         if generation is None or generation.chain.fingerprint != fingerprint:
             raise NotCurrent("the fingerprint to confirm is not the current certificate's")
-        facts, now = generation.facts, self._clock.now()
-        if _is_open(facts):
+        if _is_open(generation.facts):
             self._evidence.lost = True
         else:
             self._evidence, self._retry = _Evidence(), _Retry()
             # Before the call, since a kill during it loses the answer too.
-            await self._note(replace(facts, revoke_sent_at=now))
+            await self._note(revoke_sent_at=self._clock.now())
         self._retry.due_at = self._clock.elapsed() + _APART
         try:
             await self._connector.revoke(self._holder.door(generation, correlation_id))
@@ -136,20 +135,20 @@ class Revocation:
                 raise
             detail = _LOST
         await self._holder.drop_pending("the credential was revoked")
-        await self._note(replace(facts, revoke_sent_at=None, revoked_at=self._clock.now()))
+        await self._note(revoke_sent_at=None, revoked_at=self._clock.now())
         return detail
 
     async def _fail(self, generation: Generation, error: SidecarError, draw: float) -> None:
         if self._evidence.lost:
             error.detail += "; the certificate may be revoked already, and the sidecar tries again"
         else:
-            await self._note(replace(generation.facts, revoke_sent_at=None))
+            await self._note(revoke_sent_at=None)
         _record_failure(self._journal, error, generation)
         self._retry.failed(error, generation, now=self._clock.now(), elapsed=self._clock.elapsed(), draw=draw)
 
-    async def _note(self, facts: Facts) -> None:
+    async def _note(self, **changes: datetime | None) -> None:
         try:
-            await self._holder.amend(facts)
+            await self._holder.amend(**changes)
         except StoreError as error:
             self._journal.record("revocation-not-scheduled", code=error.code, detail=error.detail)
 
