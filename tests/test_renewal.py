@@ -1,5 +1,6 @@
 """One renewal from start to end: real store and certificates, a scripted Connector, a clock that jumps."""
 
+import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -9,7 +10,7 @@ import pytest
 
 from compass_sidecar.core.answer import SignedAnswer
 from compass_sidecar.core.credential import Chain, parse_certificates
-from compass_sidecar.core.generation import Origin
+from compass_sidecar.core.generation import Facts, Origin
 from compass_sidecar.engine.renewal import Plan
 from compass_sidecar.errors import (
     ConnectorProtocol,
@@ -369,6 +370,23 @@ async def test_a_first_credential_is_used_unproven_when_the_connector_is_gone(ho
     generation = await house.connect()
     assert generation.facts.proven_at is None
     assert house.connector.calls["sign"] == 1
+
+
+# --- restore ---------------------------------------------------------------------------------------
+
+
+async def test_a_stored_chain_that_openssl_cannot_read_is_stored_anew(house: House) -> None:
+    """Version 0.1.0 kept white space in an imported chain."""
+    credential = house.authority.credential()
+    spoiled = replace(credential.chain, pem=credential.chain.pem.replace(b"\n", b"\n \n"))
+    facts = Facts(Origin.IMPORT, URL, house.clock.now(), director_url="https://director.example")
+    house.store.activate(replace(credential, chain=spoiled), facts)
+    await house.scheduler.start()
+    assert (house.current.credential, house.current.facts) == (credential, facts)
+    pair = house.store.pair(house.current)
+    ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(pair.certificate_file, pair.key_file)
+    await house.restart()
+    assert house.current.credential == credential
 
 
 # --- import -----------------------------------------------------------------------------------------

@@ -33,20 +33,23 @@ def pair_in_memory(credential: Credential) -> Iterator[ClientPair]:
 def fit_for_tls(credential: Credential) -> Credential:
     """The credential as OpenSSL loads it: its PEM as it is if OpenSSL reads all of it, else rendered anew.
 
-    Raises MalformedCredential with OpenSSL's reason if it does not load this key and this chain.
+    Raises MalformedCredential with OpenSSL's reason if it does not load this key and this chain. Where
+    there are no files in memory (no /proc), the first call to the Connector has to tell.
     """
     chain = credential.chain
     if not _reads(chain.pem, len(chain.certificates)) or not _reads(chain.ca_pem, len(chain.authorities)):
         rendered = Chain.of(chain.certificates)
         chain = replace(chain, pem=rendered.pem, ca_pem=rendered.ca_pem)
     fit = replace(credential, chain=chain)
-    with pair_in_memory(fit) as pair:
-        try:
+    try:
+        with pair_in_memory(fit) as pair:
             # Without a password of our own OpenSSL would ask for one on the terminal.
             _context().load_cert_chain(pair.certificate_file, pair.key_file, password="")
-        except ssl.SSLError as error:
-            facts = "; ".join(map(_facts, chain.certificates))
-            raise MalformedCredential(f"is refused by OpenSSL: {_reason(error)} ({facts})") from error
+    except ssl.SSLError as error:
+        facts = "; ".join(map(_facts, chain.certificates))
+        raise MalformedCredential(f"is refused by OpenSSL: {_reason(error)} ({facts})") from error
+    except OSError:  # a mount without /proc, or no descriptor left
+        return fit
     return fit
 
 

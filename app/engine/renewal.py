@@ -121,6 +121,7 @@ class Renewal:
         """Take up what the store holds: the current generation, and a renewal that was under way."""
         try:
             self.generation = await self._disk(self._store.load)
+            await self._make_fit_for_tls()
         except StoreDamaged as error:
             self._journal.record("store-damaged", code=error.code, detail=error.detail)
         self.pending = await self._disk(self._store.pending)
@@ -132,6 +133,15 @@ class Renewal:
         await self.superseded.restore()
         await self._notifier.restore(self.generation)
         await self.publish()
+
+    async def _make_fit_for_tls(self) -> None:
+        """Store a chain anew that version 0.1.0 kept with white space that OpenSSL cannot read."""
+        if self.generation is None:
+            return
+        with suppress(CredentialError, StoreWriteFailed):
+            fit = await self._disk(self._fit_for_tls, self.generation.credential)
+            if fit != self.generation.credential:
+                self.generation = await self._disk(self._store.activate, fit, self.generation.facts)
 
     def _fingerprint(self) -> str | None:
         return self.generation.chain.fingerprint if self.generation is not None else None
@@ -259,7 +269,8 @@ class Renewal:
             at=answer.date or now,
         )
         try:
-            credential = Credential(chains.verify(answer, expected), pending.key_pem)
+            verified = await self._disk(chains.verify, answer, expected)
+            credential = Credential(verified, pending.key_pem)
             chain = (await self._disk(self._fit_for_tls, credential)).chain
         except (CredentialExpired, CredentialNotYetValid) as error:
             theirs = rfc3339(answer.date) if answer.date else "not known"

@@ -184,6 +184,15 @@ def beginning(year: bytes) -> Pair:
     return Pair(odd(edit, ROOT.issue(not_before=late)) + odd(edit, root.certificate))
 
 
+def one_letter() -> x509.Name:
+    country = x509.NameAttribute(NameOID.COUNTRY_NAME, "D", _validate=False)
+    return x509.Name([country, x509.NameAttribute(NameOID.COMMON_NAME, "1e5d8a2c")])
+
+
+def serial_0(elements: list[bytes]) -> list[bytes]:
+    return [*elements[:1], b"\x02\x01\x00", *elements[2:]]
+
+
 def without_end() -> Pair:
     leaf = ROOT.issue(lifetime=NOW.replace(year=9999, month=12, day=31) - NOW)
     return Pair(render([leaf]))
@@ -194,12 +203,15 @@ ODD: Mapping[str, Callable[[], Pair]] = {
     "CA of version 1": lambda: Pair(render([ROOT.issue()]) + odd(version_1, ROOT.certificate)),
     "default written out": lambda: with_extension(ExtensionOID.BASIC_CONSTRAINTS, "3003010100"),
     "odd policy notice": lambda: with_extension(ExtensionOID.CERTIFICATE_POLICIES, "3005300306012a0500"),
+    "serial number 0": lambda: Pair(odd(serial_0, ROOT.issue()) + ROOT.pem),
+    "country of one letter": lambda: Pair(render([ROOT.issue(subject=one_letter()), ROOT.certificate])),
     "year 0": lambda: beginning(b"0000"),
     "year 1": lambda: beginning(b"0001"),
     "year 9999": without_end,
 }
 
 
+@pytest.mark.filterwarnings("ignore:Attribute", "ignore:Parsed a serial number")
 @pytest.mark.parametrize("kind", ODD)
 def test_a_certificate_that_the_library_reads_only_in_part_works_everywhere(
     kind: str, start: Start, tmp_path: Path
