@@ -40,6 +40,7 @@ from .adapters.webhook import Webhook
 from .adapters.worker import Worker
 from .api.access import Access
 from .api.application import ROUTES, Health, create_api
+from .api.limits import API_SHARE, HEALTH_SHARE, Listener
 from .api.server import listen_tcp, listen_unix, serve
 from .core.policy import Policy
 from .engine.connector_clock import ConnectorClock
@@ -336,12 +337,18 @@ async def _serve(
     house: House, settings: Settings, stack: ExitStack, lines_dropped: Callable[[], int]
 ) -> None:
     scheduler = house.scheduler
+    listeners: list[Listener] = []
+
+    def metrics() -> bytes:
+        connections = {listener.name: listener.connections for listener in listeners}
+        return house.metrics.render(
+            scheduler.status, scheduler.now(), lines_dropped=lines_dropped(), connections=connections
+        )
+
     api = create_api(
         scheduler,
         _access(settings),
-        metrics=lambda: house.metrics.render(
-            scheduler.status, scheduler.now(), lines_dropped=lines_dropped()
-        ),
+        metrics=metrics,
         observe=house.metrics.request,
     )
     if settings.unix_socket is not None:
@@ -351,16 +358,17 @@ async def _serve(
         # In a thread: a name that has to be looked up may take its time.
         tcp = listen_tcp(settings.host, settings.port, may_miss=optional)
         sockets = await asyncio.to_thread(stack.enter_context, tcp)
-    health_sockets: list[socket.socket] = []
+    listeners.append(Listener("api", api, sockets, API_SHARE))
     if settings.health_port is not None:
         health = listen_tcp((settings.health_host,), settings.health_port, variables="COMPASS_HEALTH")
-        health_sockets = await asyncio.to_thread(stack.enter_context, health)
+        sockets = await asyncio.to_thread(stack.enter_context, health)
+        listeners.append(Listener("health", Health(api), sockets, HEALTH_SHARE))
     # What is there now stays: to look through all of it would hold up everybody for 30 ms, now and then.
     gc.freeze()
     gc.enable()
     for name, task in {"engine": scheduler.run, **house.tasks}.items():
         house.supervisor.start(name, task)
-    addresses = [_address(each) for each in (*sockets, *health_sockets)]
+    addresses = [_address(each) for listener in listeners for each in listener.sockets]
     _log.info("serving", extra={"version": __version__, "addresses": addresses})
     ending: list[asyncio.Task[None]] = []
 
@@ -372,7 +380,7 @@ async def _serve(
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, scheduler.look_now)
     try:
-        await serve(api, sockets, on_stop=stop, health_app=Health(api), health_sockets=health_sockets)
+        await serve(listeners, on_stop=stop)
     finally:
         await asyncio.gather(scheduler.stop(STOP_GRACE), *ending)
         await house.supervisor.aclose()

@@ -3,10 +3,12 @@
     python -m tests.load renew --callers 1000
     python -m tests.load crowd --idle 2000 --slow 200 --seconds 60
     python -m tests.load waiters --waiters 1000 --renewals 100
+    python -m tests.load fields --clients 80 --fields 15000 --listener health
+    python -m tests.load ahead --clients 200 --requests 900 --listener api
 
 Each prints its figures, and ends with status 1 if a promise was broken: one renewal makes one signature
 however many ask for it; probes are answered whoever else is connected; nobody who waits is forgotten, and
-memory and descriptors level off.
+memory and descriptors level off; no client makes the process take more than 160 MiB.
 """
 
 import argparse
@@ -16,17 +18,19 @@ import resource
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.process_figures import Figures
-from tests.support.processes import EmulatorProcess, SidecarProcess
+from tests.support.processes import EmulatorProcess, SidecarProcess, free_port
 
 PATIENCE = 60.0  # seconds for any one answer: a hang is found, slowness is only told
 _AT_ONCE = 250  # connections that are opened at the same time
 _MEMORY_GROWTH, _MORE_DESCRIPTORS = 1.2, 16
+_MOST_MEMORY = 160 * 1024  # KiB
 
 
 @dataclass
@@ -198,6 +202,80 @@ async def waiters(sidecar: SidecarProcess, _: EmulatorProcess, options: argparse
     return broken
 
 
+async def fields(sidecar: SidecarProcess, _: EmulatorProcess, options: argparse.Namespace) -> list[str]:
+    """Heads of many tiny fields, which take far more memory as objects than as bytes."""
+    head = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n" + b"a:\r\n" * options.fields
+    port = port_of(sidecar, options.listener)
+    lines = await opened(port, options.clients)
+    for line in lines:
+        line.writer.write(head)
+    statuses = Counter([await first_status(line) for line in lines])
+    broken = await probe(port, "/livez")
+    for line in lines:
+        line.close()
+    if statuses != {"431": options.clients}:
+        broken.append(f"not every head was refused: {dict(statuses)}")
+    sent = f"{options.clients} heads of {options.fields} fields, answered {dict(statuses)}"
+    return [*broken, *memory(sidecar, options.listener, sent)]
+
+
+async def ahead(sidecar: SidecarProcess, _: EmulatorProcess, options: argparse.Namespace) -> list[str]:
+    """Many requests in one packet, behind one that takes its time where the listener has such."""
+    first = {"api": "/certificate?wait=3s", "health": "/metrics"}[options.listener]
+    paths = [first, *["/livez"] * options.requests]
+    tag = (await (await Line.open(sidecar.port)).ask("GET", "/certificate")).header("etag")
+    head = f" HTTP/1.1\r\nHost: localhost\r\nIf-None-Match: {tag}\r\n\r\n"
+    packet = "".join(f"GET {path}{head}" for path in paths).encode()
+    lines = await opened(port_of(sidecar, options.listener), options.clients)
+    for line in lines:
+        line.writer.write(packet)
+    broken = await probe(sidecar.port, "/livez")
+    some = lines[:: max(len(lines) // 20, 1)]
+    served = Counter(await asyncio.gather(*(served_in_order(line, len(paths)) for line in some)))
+    for line in lines:
+        line.close()
+    if not served[len(paths)] or set(served) - {0, len(paths)}:
+        broken.append(f"clients got some of {len(paths)} answers: {dict(served)}")
+    sent = (
+        f"{options.clients} clients with {len(paths)} requests at once; {served[len(paths)]} of {len(some)}"
+    )
+    return [*broken, *memory(sidecar, options.listener, f"{sent} that read on got all answers")]
+
+
+def port_of(sidecar: SidecarProcess, listener: str) -> int:
+    return int(sidecar.environment["COMPASS_PORT" if listener == "api" else "COMPASS_HEALTH_PORT"])
+
+
+async def first_status(line: Line) -> str:
+    async with asyncio.timeout(PATIENCE):
+        with suppress(OSError):
+            return (await line.reader.readline())[9:12].decode()
+    return "reset"
+
+
+async def served_in_order(line: Line, number: int) -> int:
+    """How many requests of those sent are answered; 0 where the connection is refused."""
+    for count in range(number):
+        try:
+            async with asyncio.timeout(PATIENCE):
+                head = (await line.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+                answer = Answer(int(head.split()[1]), head, b"")
+                if answer.status == 503:
+                    return count
+                if answer.status != 304:
+                    await line.reader.readexactly(int(answer.header("content-length")))
+        except (OSError, asyncio.IncompleteReadError):
+            return count
+    return number
+
+
+def memory(sidecar: SidecarProcess, listener: str, sent: str) -> list[str]:
+    """Print the figures after what was sent; the complaint if it took too much."""
+    figures = Figures.of(sidecar.process.pid)
+    print(f"{listener}: {sent}; {figures}")
+    return [f"it took {figures.peak // 1024} MiB"] if figures.peak > _MOST_MEMORY else []
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     commands = parser.add_subparsers(dest="command", required=True)
@@ -210,10 +288,18 @@ def main() -> int:
     three = commands.add_parser("waiters", help="waiters through many renewals")
     three.add_argument("--waiters", type=int, default=1000)
     three.add_argument("--renewals", type=int, default=100)
+    four = commands.add_parser("fields", help="heads of thousands of tiny fields")
+    four.add_argument("--fields", type=int, default=15_000)
+    five = commands.add_parser("ahead", help="hundreds of requests in one packet")
+    five.add_argument("--requests", type=int, default=900)
+    for attack, clients in ((four, 80), (five, 200)):
+        attack.add_argument("--clients", type=int, default=clients)
+        attack.add_argument("--listener", choices=("api", "health"), default="api")
     options = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    act = {"renew": renew, "crowd": crowd, "waiters": waiters}[options.command]
+    acts = {"renew": renew, "crowd": crowd, "waiters": waiters, "fields": fields, "ahead": ahead}
+    act = acts[options.command]
     # So slow that everybody has asked before the first renewal ends.
     slowness = ("--latency", "1s") if options.command == "renew" else ()
     with tempfile.TemporaryDirectory() as name:
@@ -240,6 +326,8 @@ def start(emulator: EmulatorProcess, folder: Path) -> SidecarProcess:
         "COMPASS_CLIENT_KEY_FILE": at["client_key_file"],
         "COMPASS_STORE_DIR": str(folder / "store"),
         "COMPASS_RENEWAL_MIN_INTERVAL": "0s",
+        "COMPASS_HEALTH_HOST": "127.0.0.1",
+        "COMPASS_HEALTH_PORT": str(free_port()),
     }
     return SidecarProcess(environment, log=folder / "log").ready()
 

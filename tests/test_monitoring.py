@@ -35,7 +35,7 @@ def exposed() -> set[str]:
     """Every name that a sample of the application may have."""
     metrics = Metrics(version="1", python="3", operations=OPERATIONS)
     metrics.request("/status", "GET", 200)
-    text = metrics.render(CONNECTED, NOW).decode()
+    text = metrics.render(CONNECTED, NOW, connections={"api": 1, "health": 0}).decode()
     return {sample.name for family in text_string_to_metric_families(text) for sample in family.samples}
 
 

@@ -109,16 +109,26 @@ class Metrics:
             outcome = ("failure", str(details["code"]))
             self._renewals[outcome] = self._renewals.get(outcome, 0.0) + 1
 
-    def render(self, status: Status, now: datetime, *, lines_dropped: int = 0) -> bytes:
-        """Prometheus text, format 0.0.4."""
+    def render(
+        self,
+        status: Status,
+        now: datetime,
+        *,
+        lines_dropped: int = 0,
+        connections: Mapping[str, int] | None = None,
+    ) -> bytes:
+        """Prometheus text, format 0.0.4. `connections` has the open ones of each listener."""
         # Only here: a sidecar that nobody scrapes starts 12 ms sooner without it.
         from prometheus_client import CollectorRegistry, generate_latest  # noqa: PLC0415
 
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Collected(self._families(status, now, lines_dropped)))
+        families = self._families(status, now, lines_dropped, connections or {})
+        registry.register(_Collected(families))
         return generate_latest(registry)
 
-    def _families(self, status: Status, now: datetime, lines_dropped: int) -> Iterator[_Family]:
+    def _families(
+        self, status: Status, now: datetime, lines_dropped: int, connections: Mapping[str, int]
+    ) -> Iterator[_Family]:
         yield from _of_credential(status)
         yield from _of_state(status, now)
         yield _info(
@@ -167,6 +177,13 @@ class Metrics:
             "Requests to the local API; a route or method that it does not have is unmatched or other.",
             ("route", "method", "status"),
             requests,
+        )
+        yield _Family(
+            "gauge",
+            "http_connections",
+            "Open connections of the local API.",
+            ("listener",),
+            {(name,): float(number) for name, number in connections.items()},
         )
 
 

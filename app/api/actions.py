@@ -48,7 +48,7 @@ def action_routes(sidecar: Sidecar, room: WaitingRoom) -> APIRouter:
         """One attempt now. Calls that arrive while it runs join it; a failure leaves the old one in use."""
         preference = parse_prefer(gather(request.scope).get(b"prefer", b""))
         task = sidecar.renew()
-        if not await room.ended(task, preference.patience):
+        if not await room.ended(task, preference.patience, request.receive):
             return _accepted(sidecar, preference.applied)
         return _done(RenewAnswer.of(task.result()), preference.applied)
 
@@ -66,7 +66,7 @@ def action_routes(sidecar: Sidecar, room: WaitingRoom) -> APIRouter:
         """
         preference = parse_prefer(gather(request.scope).get(b"prefer", b""))
         task = sidecar.connect(wanted.token, wanted.connector_url)
-        if not await room.ended(task, preference.patience):
+        if not await room.ended(task, preference.patience, request.receive):
             return _accepted(sidecar, preference.applied)
         return _done(ConnectAnswer.of(task.result()), preference.applied)
 
@@ -76,10 +76,10 @@ def action_routes(sidecar: Sidecar, room: WaitingRoom) -> APIRouter:
         responses=_ACCEPTED | problems(*_UNUSABLE, *_FAILED, *_EXCLUSIVE, "not-current", method="POST"),
         openapi_extra=TOKEN,
     )
-    async def revoke(wanted: RevokeRequest) -> Response:
+    async def revoke(request: Request, wanted: RevokeRequest) -> Response:
         """Revokes the current certificate at the Connector; only `/connect` or a newer import leads out."""
         task = sidecar.revoke(wanted.confirm)
-        if not await room.ended(task, _PATIENCE):
+        if not await room.ended(task, _PATIENCE, request.receive):
             return _accepted(sidecar, "")
         task.result()
         return _done(RevokeAnswer(fingerprint_sha256=wanted.confirm), "")

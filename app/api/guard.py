@@ -99,7 +99,7 @@ def _too_large() -> Refusal:
 
 async def read_chunked(receive: Receive) -> Receive:
     """`receive` with a body of unknown length read ahead. Raises Refusal if it is too large."""
-    body, more = bytearray(), True
+    body, more = b"", True  # not a bytearray, which takes more than it holds
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
@@ -108,7 +108,7 @@ async def read_chunked(receive: Receive) -> Receive:
         more = message.get("more_body", False)
         if len(body) > BODY_LIMIT:
             raise _too_large()
-    ahead = [{"type": "http.request", "body": bytes(body), "more_body": False}]
+    ahead = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> Message:
         return ahead.pop() if ahead else await receive()

@@ -1,7 +1,7 @@
 """How uvicorn is run: on sockets that we bind, patient with nobody who is slow, and ending in time.
 
     with listen_tcp(("127.0.0.1", "::1"), 8080, may_miss=("::1",)) as sockets:
-        await serve(api, sockets, on_stop=sidecar.begin_stop)
+        await serve([Listener("api", api, sockets, API_SHARE)], on_stop=sidecar.begin_stop)
 
 uvicorn itself has no limit for a request that never ends or an answer that nobody reads, makes Unix
 sockets that everybody may use, and dies of the signal that ended it.
@@ -24,7 +24,8 @@ from typing import Any, cast
 import uvicorn
 
 from ..errors import SettingsError
-from .connection import Connection, HealthListener, Limits, ReadyApp
+from .connection import Connection
+from .limits import Limits, Listener, Memory
 
 _GRACE = 3  # seconds for answers under way; the process ends within 5
 _BACKLOG = 2048
@@ -159,24 +160,20 @@ def _give(path: Path, group: int) -> None:
 
 
 async def serve(
-    app: ReadyApp,
-    sockets: Sequence[socket.socket],
+    listeners: Sequence[Listener],
     *,
     on_stop: Callable[[], None],
-    health_app: ReadyApp | None = None,
-    health_sockets: Sequence[socket.socket] = (),
     stop: asyncio.Event | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> None:
     """Serve until SIGTERM, SIGINT or `stop`; return within 5 s of it. In the main thread, on uvloop.
 
     `on_stop` is called once, on the loop, before open requests are waited for: it must wake whoever
-    waits. Connections to `health_sockets` are answered by `health_app`.
+    waits.
     """
     _allow_files()
     config = uvicorn.Config(
-        app,
-        http=cast(Any, partial(Connection, limits=limits, health=HealthListener(health_app, health_sockets))),
+        listeners[0].app,
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -185,16 +182,27 @@ async def serve(
         proxy_headers=False,
         server_header=False,
         workers=1,
-        backlog=_BACKLOG,
         timeout_keep_alive=cast(int, limits.send),
         timeout_graceful_shutdown=_GRACE,
     )
-    await _Server(config, on_stop, stop or asyncio.Event()).serve(sockets=[*sockets, *health_sockets])
+    server = _Server(config, listeners, limits, on_stop=on_stop, stop=stop or asyncio.Event())
+    await server.serve(sockets=[sock for listener in listeners for sock in listener.sockets])
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None], stop: asyncio.Event) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        listeners: Sequence[Listener],
+        limits: Limits,
+        *,
+        on_stop: Callable[[], None],
+        stop: asyncio.Event,
+    ) -> None:
         super().__init__(config)
+        self.servers: list[asyncio.Server] = []
+        self._listeners = listeners
+        self._limits = limits
         self._on_stop = on_stop
         self._stop = stop
 
@@ -212,6 +220,23 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: Any) -> None:
         super().handle_exit(sig, frame)
         self._stop.set()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002
+        """uvicorn's gives all sockets to one application."""
+        loop, memory = asyncio.get_running_loop(), Memory()
+        for listener in self._listeners:
+            make = partial(
+                Connection,
+                config=self.config,
+                server_state=self.server_state,
+                app_state={},
+                listener=listener,
+                limits=self._limits,
+                memory=memory,
+            )
+            for sock in listener.sockets:
+                self.servers.append(await loop.create_server(make, sock=sock, backlog=_BACKLOG))
+        self.started = True
 
     async def main_loop(self) -> None:
         # uvicorn's ticks ten times a second; the Date header needs one.

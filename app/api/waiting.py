@@ -45,15 +45,7 @@ class WaitingRoom:
         if reached() or not patience or self._sidecar.stopping():
             return
         with self._place():
-            gone = asyncio.create_task(_disconnected(receive))
-            try:
-                async with asyncio.timeout(patience.total_seconds()):
-                    while not (reached() or self._sidecar.stopping() or gone.done()):
-                        await _first(gone, self._sidecar.changed())
-            except TimeoutError:
-                return
-            finally:
-                gone.cancel()
+            await self._until(reached, patience, receive)
 
     @contextmanager
     def _place(self) -> Iterator[None]:
@@ -65,22 +57,32 @@ class WaitingRoom:
         finally:
             self._taken -= 1
 
-    async def ended(self, task: "asyncio.Task[Any]", patience: timedelta) -> bool:
+    async def ended(self, task: "asyncio.Task[Any]", patience: timedelta, receive: Receive) -> bool:
         """Whether the task has a result, or a failure, in time. It goes on in any case."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(patience.total_seconds()):
-                while not (task.done() or self._sidecar.stopping()):
-                    await _first(task, self._sidecar.changed())
-                if not task.done():
-                    await asyncio.wait({task}, timeout=_LAST_CALL.total_seconds())
+        await self._until(task.done, patience, receive, task)
+        if self._sidecar.stopping() and not task.done():
+            await asyncio.wait({task}, timeout=_LAST_CALL.total_seconds())
         return task.done() and not task.cancelled()
 
+    async def _until(
+        self, reached: Callable[[], bool], patience: timedelta, receive: Receive, *tasks: "asyncio.Task[Any]"
+    ) -> None:
+        """What ends a wait is looked at after each change, and when one of `tasks` has ended."""
+        gone = asyncio.create_task(_disconnected(receive))
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(patience.total_seconds()):
+                    while not (reached() or self._sidecar.stopping() or gone.done()):
+                        await _first(self._sidecar.changed(), gone, *tasks)
+        finally:
+            gone.cancel()
 
-async def _first(task: "asyncio.Task[Any]", event: asyncio.Event) -> None:
-    """Return when the task has ended or the event is set; neither is disturbed."""
+
+async def _first(event: asyncio.Event, *tasks: "asyncio.Task[Any]") -> None:
+    """Return when the event is set or a task has ended; none of them is disturbed."""
     changed = asyncio.create_task(event.wait())
     try:
-        await asyncio.wait({task, changed}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({changed, *tasks}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         changed.cancel()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import httpx
 
 from compass_sidecar.api.access import Access
 from compass_sidecar.api.application import API, Health, create_api
-from compass_sidecar.api.connection import Limits
+from compass_sidecar.api.limits import API_SHARE, HEALTH_SHARE, Limits, Listener, Share
 from compass_sidecar.api.server import listen_tcp, serve
 from tests.api.fakes import FakeSidecar
 
@@ -57,20 +58,17 @@ async def serving(
     *,
     limits: Limits = NO_LIMITS,
     api: API | None = None,
+    share: Share = API_SHARE,
     **options: Any,
 ) -> AsyncIterator[Running]:
-    """`api` in place of the one that is made of `access` and `options`."""
+    """`api` in place of the one that is made of `access` and `options`; `share` is that of its clients."""
     api, stop = api or create_api(sidecar, access or Access(hostname="box"), **options), asyncio.Event()
     with listen_tcp(("127.0.0.1",), 0) as sockets, listen_tcp(("127.0.0.1",), 0) as health_sockets:
-        running = serve(
-            api,
-            sockets,
-            on_stop=sidecar.begin_stop,
-            health_app=Health(api),
-            health_sockets=health_sockets,
-            stop=stop,
-            limits=limits,
-        )
+        listeners = [
+            Listener("api", api, sockets, share),
+            Listener("health", Health(api), health_sockets, HEALTH_SHARE),
+        ]
+        running = serve(listeners, on_stop=sidecar.begin_stop, stop=stop, limits=limits)
         ports = [each[0].getsockname()[1] for each in (sockets, health_sockets)]
         task = asyncio.create_task(running)
         try:
@@ -128,6 +126,14 @@ class Wire:
         self.writer.close()
         with suppress(ConnectionError):
             await self.writer.wait_closed()
+
+
+def serve_on(
+    sockets: Sequence[socket.socket], sidecar: FakeSidecar, access: Access, stop: asyncio.Event
+) -> "asyncio.Task[None]":
+    """The API on these sockets, until `stop`."""
+    listener = Listener("api", create_api(sidecar, access), sockets, API_SHARE)
+    return asyncio.create_task(serve([listener], on_stop=sidecar.begin_stop, stop=stop))
 
 
 async def ask(port: int, *lines: str, body: bytes = b"", host: str = "127.0.0.1") -> Reply:

@@ -9,11 +9,10 @@ import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, pkcs12
 
 from compass_sidecar.api.access import Access
-from compass_sidecar.api.application import create_api
-from compass_sidecar.api.server import listen_unix, serve
+from compass_sidecar.api.server import listen_unix
 from compass_sidecar.core.credential import key_algorithm
 from tests.api.fakes import FakeSidecar, generation
-from tests.api.serving import BEARER, TOKEN, Wire, local_client
+from tests.api.serving import BEARER, TOKEN, Wire, local_client, serve_on
 
 pytestmark = pytest.mark.anyio
 OPEN = Access(api_token=TOKEN, expose_private_key=True)
@@ -107,8 +106,7 @@ async def test_over_the_unix_socket_the_kernel_says_who(
     caplog.set_level(logging.INFO, "compass_sidecar.api")
     sidecar, stop = FakeSidecar(generation()), asyncio.Event()
     with listen_unix(tmp_path / "socket") as sockets:
-        api = create_api(sidecar, Access(unix_socket=True, expose_private_key=True))
-        task = asyncio.create_task(serve(api, sockets, on_stop=sidecar.begin_stop, stop=stop))
+        task = serve_on(sockets, sidecar, Access(unix_socket=True, expose_private_key=True), stop)
         wire = Wire(*await asyncio.open_unix_connection(tmp_path / "socket"))
         reply = await wire.ask("GET /certificate/bundle.pem HTTP/1.1", "Host: x")
         await wire.close()

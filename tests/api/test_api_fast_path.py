@@ -108,7 +108,6 @@ async def test_where_there_is_something_to_explain_the_routes_do(path: str) -> N
         (("GET /certificate?x HTTP/1.1", "Host: localhost"), 200),
         (("GET /certific%61te HTTP/1.1", "Host: localhost"), 200),
         (("GET http://localhost/certificate HTTP/1.1", "Host: localhost"), 200),
-        (("GET /certificate HTTP/1.1", "Host: localhost", "Connection: upgrade", "Upgrade: h2c"), 200),
     ],
 )
 async def test_what_is_unusual_goes_through_the_application(lines: tuple[str, ...], status: int) -> None:

@@ -14,9 +14,9 @@ from compass_sidecar.api.access import Access, is_loopback
 from compass_sidecar.api.application import create_api
 from compass_sidecar.api.guard import Guard
 from compass_sidecar.api.problems import Refusal
-from compass_sidecar.api.server import listen_unix, serve
+from compass_sidecar.api.server import listen_unix
 from tests.api.fakes import FakeSidecar, generation
-from tests.api.serving import BEARER, TOKEN, Running, Wire, ask, client_for, local_client, serving
+from tests.api.serving import BEARER, TOKEN, Running, Wire, ask, client_for, local_client, serve_on, serving
 
 pytestmark = pytest.mark.anyio
 OPEN = Access(allowed_hosts=("compass.example.org",), hostname="Box")
@@ -281,8 +281,7 @@ async def test_the_unix_socket_is_the_other_key(tmp_path: Path, token: str | Non
     sidecar, stop, path = FakeSidecar(generation()), asyncio.Event(), tmp_path / "socket"
     access = Access(api_token=token, unix_socket=True, expose_private_key=True)
     with listen_unix(path) as sockets:
-        api = create_api(sidecar, access)
-        task = asyncio.create_task(serve(api, sockets, on_stop=sidecar.begin_stop, stop=stop))
+        task = serve_on(sockets, sidecar, access, stop)
         for start, body, status in (
             ("GET /status", b"", 200),
             ("GET /certificate/bundle.pem", b"", 200),

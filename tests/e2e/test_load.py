@@ -14,6 +14,10 @@ from tests.support.processes import ROOT
         "renew --callers 100",
         "crowd --idle 400 --slow 40 --seconds 4",
         "waiters --waiters 100 --renewals 10",
+        "fields --clients 80 --listener api",
+        "fields --clients 80 --listener health",
+        "ahead --clients 60 --listener api",
+        "ahead --clients 60 --listener health",
     ],
 )
 def test_a_crowd_does_no_harm(command: str) -> None:

@@ -2,14 +2,16 @@
 
 import platform
 import secrets
+import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.e2e.conftest import Start
-from tests.support.processes import EmulatorProcess, SidecarProcess, free_port
+from tests.support.processes import EmulatorProcess, SidecarProcess, free_port, wait_until
 
 Value = Callable[..., float | None]
 
@@ -102,3 +104,15 @@ def test_without_a_credential_nothing_is_said_of_one(start: Start) -> None:
     assert value("state", state="unconnected") == value("reason", reason="not-connected") == 1
     assert "certificate_not" not in sidecar.client.get("/metrics").text
     assert value("build_info", version=sidecar.status()["version"], python=platform.python_version()) == 1
+
+
+def test_open_connections_are_counted_for_each_listener(start: Start) -> None:
+    health = free_port()
+    sidecar = start(health_host="127.0.0.1", health_port=str(health)).ready()
+    with ExitStack() as stack:
+        for _ in range(5):
+            stack.enter_context(socket.create_connection(("127.0.0.1", health)))
+        value = scrape(sidecar)
+        assert value("http_connections", listener="health") == 5
+        assert (value("http_connections", listener="api") or 0) >= 1
+    wait_until(lambda: scrape(sidecar)("http_connections", listener="health") == 0, "the end of connections")

@@ -6,9 +6,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Figures:
-    """Resident memory in KiB, open descriptors, threads."""
+    """Resident memory in KiB, now and at most so far, open descriptors, threads."""
 
     memory: int
+    peak: int
     descriptors: int
     threads: int
 
@@ -19,9 +20,13 @@ class Figures:
         )
         return cls(
             memory=int(status["VmRSS"].split()[0]),
+            peak=int(status["VmHWM"].split()[0]),
             descriptors=len(list(Path(f"/proc/{pid}/fd").iterdir())),
             threads=int(status["Threads"]),
         )
 
     def __str__(self) -> str:
-        return f"{self.memory / 1024:.1f} MiB, {self.descriptors} descriptors, {self.threads} threads"
+        memory, peak = self.memory / 1024, self.peak / 1024
+        return (
+            f"{memory:.1f} MiB (at most {peak:.1f}), {self.descriptors} descriptors, {self.threads} threads"
+        )
