@@ -1,4 +1,4 @@
-"""The command line: `python -m emulator`."""
+"""The command line: `compass-emulator`, or `python -m compass_emulator`."""
 
 import argparse
 import asyncio
@@ -47,7 +47,7 @@ async def _run(options: EmulatorOptions, *, quiet: bool) -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """Errors in one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{_NAME}: {message} (see --help)\n")
@@ -62,13 +62,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--dir", type=Path, default=Path(".emulator"), help="everything persistent (default: %(default)s)")
-    add("--host", default="127.0.0.1", help="where both doors listen (default: %(default)s)")
-    add("--token-port", type=_port, default=8443, help="token-secured door (default: %(default)s; 0: any)")
+    add("--host", default="127.0.0.1", help="where both Connector endpoints listen (default: %(default)s)")
+    add(
+        "--token-port",
+        type=_port,
+        default=8443,
+        help="token-secured Connector (default: %(default)s; 0: any)",
+    )
     add(
         "--mtls-port",
         type=_port,
         default=8444,
-        help="certificate-secured door (default: %(default)s; 0: any)",
+        help="certificate-secured Connector (default: %(default)s; 0: any)",
     )
     add("--control-port", type=_port, default=8445, help="control endpoint (default: %(default)s; 0: any)")
     add(
@@ -141,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME[@OPERATION][*COUNT][:PARAMETER]",
-        help="misbehave; may be repeated; see --list-faults",
+        help="an active fault; may be repeated; see --list-faults",
     )
     add(
         "--chaos",
@@ -150,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
         const=_CHAOS_RATE,
         default=0.0,
         metavar="RATE",
-        help="misbehave at random (RATE from 0 to 1; default 0.1)",
+        help="random faults (RATE from 0 to 1; default 0.1)",
     )
     add("--seed", type=int, help="makes chaos repeatable (default: one of its own, which the summary shows)")
     add(

@@ -1,4 +1,4 @@
-"""Certificate authorities: the client CA that signs leaves, and the server CA behind the doors.
+"""Certificate authorities: the client CA that signs leaves, and the server CA of the listeners.
 
 They are two different ones, as in production, where `caCertificate` says nothing about the ingress's server
 certificate (contract section 1). CAs carry key usage and key identifiers: Python 3.13 verifies strictly.
@@ -22,7 +22,7 @@ from . import der
 from .clock import real_now
 
 CERTIFICATE_SERIAL_NUMBER = 2  # of every leaf: a constant in the real Connector
-_BACKDATED = timedelta(hours=1)  # CAs and server certificates: somebody's clock may lag
+_BACKDATED = timedelta(hours=1)  # CAs and server certificates: a client's clock may lag
 _ROOT_LIFETIME = timedelta(days=3650)
 _OTHER_LIFETIME = timedelta(days=3650)
 _SHA256_WITH_RSA = bytes.fromhex("06092a864886f70d01010b")
@@ -76,7 +76,7 @@ class ClientAuthority:
 
     @property
     def anchor(self) -> x509.Certificate:
-        """What the door trusts: the top. Without its intermediate in the handshake a client is refused."""
+        """What the mTLS listener trusts: the top. A client that leaves out its intermediate is refused."""
         return self.certificates[-1]
 
     def valid_at(self, moment: datetime) -> bool:
@@ -86,7 +86,7 @@ class ClientAuthority:
 
 @lru_cache(maxsize=2)
 def other_authority(chain: int) -> ClientAuthority:
-    """A CA of the same name that no door trusts; one per process, since its RSA key takes a while."""
+    """A CA of the same name that no listener trusts; one per process, since its RSA key takes a while."""
     return ClientAuthority.create(chain=chain, lifetime=_OTHER_LIFETIME, now=real_now())
 
 
@@ -109,8 +109,8 @@ def issue_leaf(
     """A client certificate exactly as the Connector's (contract section 1).
 
     Serial number 2, no back-dating, no clamping to the CA's own end, three extensions (two if the CA has no
-    key identifier), no SAN, basic constraints or SKI. `signing_key` is for forgers: another key under the
-    same issuer's name.
+    key identifier), no SAN, basic constraints or SKI. With `signing_key` another key signs under
+    the same issuer's name.
     """
     builder = (
         x509.CertificateBuilder()
@@ -131,7 +131,7 @@ def issue_leaf(
 
 
 def create_server_authority(*, now: datetime, name: str = "Compass ingress CA") -> Pair:
-    """The CA of the doors: EC, because nothing depends on its kind and it is quick to make."""
+    """The CA of server certificates: EC, because nothing depends on its kind and it is quick to make."""
     return _certificate_authority(name, ec_key(), lifetime=_ROOT_LIFETIME, now=now)
 
 

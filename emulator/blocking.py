@@ -70,7 +70,7 @@ class BlockingEmulator:
         self._call(lambda emulator: emulator.clear_faults())
 
     def set_chaos(self, rate: float, seed: int | None = None) -> None:
-        """Misbehaves at random at this rate from 0 to 1; raises ValueError."""
+        """Random faults at this rate from 0 to 1; raises ValueError."""
         self._call(lambda emulator: emulator.set_chaos(rate, seed))
 
     def token(self, *, ttl: timedelta | None = None, consumer_type: str | None = None) -> TokenForms:
@@ -102,7 +102,7 @@ class BlockingEmulator:
         self._run(self._emulator.replace_client_ca(keep_connections=keep_connections))
 
     def outage(self, seconds: float) -> None:
-        """Both doors refuse connections for so long; 0 ends an outage."""
+        """Both listeners refuse connections for so long; 0 ends an outage."""
         self._run(self._emulator.outage(seconds))
 
     def reset_counters(self) -> None:

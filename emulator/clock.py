@@ -2,7 +2,7 @@
 
 It sets the `Date` header, `not_before` of what is signed, and when tokens expire. The TLS layer stays on the
 real clock: OpenSSL asks the operating system, so a certificate signed two days ahead is *refused* at the
-door (alert 42) until the real time reaches it, as happens with a skewed Connector behind an honest ingress.
+listener (alert 42) until the real time reaches it, as behind an ingress with the right time.
 """
 
 import re

@@ -14,25 +14,25 @@ from dataclasses import dataclass
 
 _CHUNK = 65_536
 LINGER_SECONDS = 1.0  # how long a closed connection is drained, so that no reset overtakes the last bytes
-PATIENCE_SECONDS = 600.0  # the longest that a fault holds a connection: nothing here hangs for ever
+PATIENCE_SECONDS = 600.0  # the longest that a fault holds a connection: everything ends
 
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """An answer as bytes; both empty if nobody acted."""
+    """An answer as bytes; both are empty if nothing was done."""
 
     head: bytes = b""
     body: bytes = b""
 
 
-class Line:
+class Connection:
     """Bytes to and from one peer. Not for concurrent use, like the HTTP/1.1 conversation above it."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        connection.setblocking(False)
+    def __init__(self, accepted: socket.socket) -> None:
+        accepted.setblocking(False)
         with contextlib.suppress(OSError):
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._socket = connection
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = accepted
         self._loop = asyncio.get_running_loop()
         self._tls: ssl.SSLObject | None = None
         self._incoming = ssl.MemoryBIO()
@@ -79,7 +79,7 @@ class Line:
             except ssl.SSLZeroReturnError:
                 return b""
             except ssl.SSLError:
-                return b""  # a ragged end; whoever leaves so gets no answer anyway
+                return b""  # a ragged end; such a peer reads no answer anyway
 
     async def send(self, data: bytes) -> None:
         """All of it, in one write."""
@@ -101,8 +101,8 @@ class Line:
         """All of it, below TLS."""
         await self._loop.sock_sendall(self._socket, data)
 
-    async def until_left(self, seconds: float = PATIENCE_SECONDS) -> None:
-        """Waits until the peer hangs up, ignoring what it says."""
+    async def until_closed(self, seconds: float = PATIENCE_SECONDS) -> None:
+        """Waits until the peer closes, ignoring what it sends."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while await self.receive_raw():
@@ -112,7 +112,7 @@ class Line:
         """A graceful end: close_notify, FIN, then a moment of draining.
 
         Closing with unread bytes in the buffer makes the kernel send a reset, which can destroy an answer or
-        an alert that the peer has not read yet. A TLS 1.3 client refused at the door has sent its request.
+        an alert that the peer has not read yet. A TLS 1.3 client that is refused has sent its request.
         """
         with contextlib.suppress(OSError, ssl.SSLError):
             if self._tls is not None:
@@ -120,7 +120,7 @@ class Line:
                     self._tls.unwrap()
                 await self._flush()
             self._socket.shutdown(socket.SHUT_WR)
-            await self.until_left(LINGER_SECONDS)
+            await self.until_closed(LINGER_SECONDS)
         self.close()
 
     def reset(self) -> None:

@@ -1,9 +1,8 @@
 """The Connector: three resolvers, and the checks of a certificate signing request.
 
-It authenticates nothing: `Caller` is what the hydrators in front of it found out. What a fault changes
-about a result is asked of the `Occasion`; the resolvers themselves answer what is right. The order of the
-checks and every message are those of the contract; the finer points (what Go's base64, PEM, ASN.1 and
-x509 packages accept) are Go's.
+It authenticates nothing: `Caller` is what the hydrators in front of it found out. What a fault changes in a
+result comes from `RequestFaults`; the resolvers themselves answer what is right. The order of the checks and
+every message are those of the contract; the finer points (what Go's packages accept) are Go's.
 """
 
 import base64
@@ -23,8 +22,8 @@ from .authority import LeafRequest, certification_result, issue_leaf
 from .clock import Clock
 from .der import BadDER
 from .director import Caller, Director
-from .faults.chains import Forge
-from .faults.plan import ConfigurationResult, Occasion, SignResult
+from .faults.chains import ChainBuilder
+from .faults.plan import ConfigurationResult, RequestFaults, SignResult
 from .gqlgen import Refused
 from .journal import Journal, Registry
 from .options import OperatorConfiguration
@@ -60,11 +59,11 @@ class Connector:
         self._journal = journal
         self._clock = clock
 
-    def resolvers(self, caller: Caller, occasion: Occasion) -> Mapping[str, Callable[..., Any]]:
+    def resolvers(self, caller: Caller, faults: RequestFaults) -> Mapping[str, Callable[..., Any]]:
         """The root value of one execution."""
         return {
-            "configuration": lambda _info: self._configuration(caller, occasion),
-            "signCertificateSigningRequest": lambda _info, csr: self._sign(caller, csr, occasion),
+            "configuration": lambda _info: self._configuration(caller, faults),
+            "signCertificateSigningRequest": lambda _info, csr: self._sign(caller, csr, faults),
             "revokeCertificate": lambda _info: self._revoke(caller),
         }
 
@@ -88,7 +87,7 @@ class Connector:
             pss=pss,
         )
 
-    def _configuration(self, caller: Caller, occasion: Occasion) -> dict[str, Any]:
+    def _configuration(self, caller: Caller, faults: RequestFaults) -> dict[str, Any]:
         """The three objects; asks for a token whether or not it was selected, as the real one does."""
         if caller.auth.consumer_type == "Integration System":
             raise Refused(messages.CONSUMER_TYPE_UNSUPPORTED)
@@ -105,19 +104,19 @@ class Connector:
                 "certificateSecuredConnectorURL": self.operator.certificate_secured_connector_url,
             },
         }
-        taken = occasion.take(ConfigurationResult)
+        taken = faults.take(ConfigurationResult)
         return taken.fault.act(result, taken.param) if taken else result
 
-    def _sign(self, caller: Caller, csr: str, occasion: Occasion) -> dict[str, str]:
+    def _sign(self, caller: Caller, csr: str, faults: RequestFaults) -> dict[str, str]:
         request = decode(csr)
         check_subject(request, constants=self.operator.subject, client_id=caller.auth.id)
         signing_parameters(request)
         leaf = self.issue(request)
-        taken = occasion.take(SignResult)
+        taken = faults.take(SignResult)
         if taken is None:
             return certification_result(leaf, self.operator.authority.certificates)
-        forge = Forge(self.operator.authority, self.leaf_request(request), self._registry)
-        return taken.fault.act(forge, leaf, taken.param)
+        chains = ChainBuilder(self.operator.authority, self.leaf_request(request), self._registry)
+        return taken.fault.act(chains, leaf, taken.param)
 
     def _revoke(self, caller: Caller) -> bool:
         if caller.fingerprint is None:
@@ -227,7 +226,7 @@ def _expect(data: bytes, tag: int | None, name: str) -> der.Element:
 
 def _subject(request: x509.CertificateSigningRequest) -> x509.Name:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a country of seven letters is for us to judge, not to warn about
+        warnings.simplefilter("ignore")  # a country of seven letters is judged by `check_subject`
         return request.subject
 
 

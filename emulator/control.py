@@ -1,7 +1,7 @@
-"""The control endpoint: plain HTTP and JSON on loopback, for whoever directs the play.
+"""The control endpoint: plain HTTP and JSON on loopback, for tests and people.
 
-It authenticates nobody, since everything behind it is made up. A browser's request is refused by its
-`Origin`, so that no web page can play with a developer's emulator.
+It has no authentication, since there is nothing real behind it. A browser's request is refused by its
+`Origin`, so that no web page can use a developer's emulator.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from . import http
 from .clock import Clock, parse_duration, parse_offset
-from .connection import Line
+from .connection import Connection
 from .director import TokenForms
 from .http import JSON, Answer, HTTPConversation, Request
 
@@ -35,7 +35,7 @@ class Controlled(Protocol):
         ...
 
     def set_chaos(self, rate: float, seed: int | None = None) -> None:
-        """Misbehaves at random, repeatably with a seed."""
+        """Random faults, repeatable with a seed."""
         ...
 
     def clear_faults(self) -> None:
@@ -67,7 +67,7 @@ class Controlled(Protocol):
         ...
 
     async def outage(self, seconds: float) -> None:
-        """Closes both doors for a while."""
+        """Closes both listeners for a while."""
         ...
 
     def reset_counters(self) -> None:
@@ -97,15 +97,15 @@ class Control:
             "/openapi.yaml": {"GET": self._openapi},
         }
 
-    async def serve(self, line: Line) -> None:
+    async def serve(self, connection: Connection) -> None:
         """A whole connection."""
-        conversation = HTTPConversation(line, Clock())
+        conversation = HTTPConversation(connection, Clock())
         while (request := await conversation.next_request()) is not None:
             wire = conversation.render(await self._answer(request), method=request.method)
-            await line.send(wire.head + wire.body)
+            await connection.send(wire.head + wire.body)
             if not conversation.keeps_open():
                 break
-        await line.finish()
+        await connection.finish()
 
     async def _answer(self, request: Request) -> Answer:
         methods = self._routes.get(request.path)

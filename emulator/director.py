@@ -108,7 +108,7 @@ class SystemAuth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Whose call it is; the fingerprint only at the certificate-secured door."""
+    """Whose call it is; the fingerprint only at the certificate-secured listener."""
 
     auth: SystemAuth
     fingerprint: str | None = None

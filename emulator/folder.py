@@ -116,7 +116,7 @@ class Folder:
         (self.path / name).unlink(missing_ok=True)
 
     def server_authority(self) -> Pair:
-        """The CA of the doors, made if absent, unusable or expired."""
+        """The CA of server certificates, made if absent, unusable or expired."""
         pair = self._pair("server-ca")
         if pair is None or pair.certificate.not_valid_after_utc <= real_now():
             pair = create_server_authority(now=real_now())
@@ -163,7 +163,7 @@ class Folder:
 
 
 class StateFile:
-    """Saved a moment after a change, with all the changes until then, and at the end."""
+    """Saved a tenth of a second after a change, with all the changes until then, and at the end."""
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
@@ -181,7 +181,7 @@ class StateFile:
 
     def changed(self) -> None:
         """To be called after every change."""
-        with contextlib.suppress(RuntimeError):  # without an event loop nobody has opened the doors yet
+        with contextlib.suppress(RuntimeError):  # without an event loop no listener is open yet
             if self._saving is None:
                 self._saving = asyncio.get_running_loop().call_later(_SOON_SECONDS, self.save)
 

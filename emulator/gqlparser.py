@@ -107,8 +107,8 @@ def validate(schema: GraphQLSchema, document: DocumentNode) -> None:
     errors = find_errors(schema, document, _RULES)
     if errors:
         tree = _Tree(document)
-        told = sorted((tree.told(error) for error in errors), key=lambda one: one[0])
-        raise Invalid("GRAPHQL_VALIDATION_FAILED", *(error for _, error in told))
+        ordered = sorted((tree.translated(error) for error in errors), key=lambda one: one[0])
+        raise Invalid("GRAPHQL_VALIDATION_FAILED", *(error for _, error in ordered))
 
 
 def operation(document: DocumentNode, name: str) -> OperationDefinitionNode:
@@ -231,7 +231,7 @@ _RULES = (
 
 
 class _Tree:
-    """The nodes of a document: what is around each, and when gqlparser comes by."""
+    """The nodes of a document: what encloses each, and when gqlparser visits it."""
 
     def __init__(self, document: DocumentNode) -> None:
         self._around: dict[int, Node] = {}
@@ -241,8 +241,8 @@ class _Tree:
         for definition in (*operations, *fragments):
             self._visit(definition)
 
-    def told(self, error: GraphQLError) -> tuple[int, Error]:
-        """When gqlparser would come to an error, and how it would put it."""
+    def translated(self, error: GraphQLError) -> tuple[int, Error]:
+        """When gqlparser would find an error, and its words for it."""
         message, position, turn = error.message, _first, _first
         if not _OF_VALUES.search(message):
             message = _QUOTED.sub(r'"\1"', message)
@@ -251,8 +251,8 @@ class _Tree:
                 message, position, turn = pattern.sub(words, message), places[0], places[-1]
                 break
         nodes = list(error.nodes or [])
-        told: Error = {"message": message, "locations": [_location(position(self, nodes))]}
-        return self._turn[id(turn(self, nodes))], told
+        translated: Error = {"message": message, "locations": [_location(position(self, nodes))]}
+        return self._turn[id(turn(self, nodes))], translated
 
     def around(self, node: Node, *kinds: type[Node]) -> Node:
         """The innermost node of these kinds that encloses a node, itself included."""
@@ -278,7 +278,7 @@ def _children(node: Node) -> Iterator[Node]:
 
 
 def _location(node: Node) -> dict[str, int]:
-    """Where gqlparser says a node is: a directive and a spread at their name."""
+    """gqlparser's position of a node: a directive and a spread are at their name."""
     named = node.name if isinstance(node, DirectiveNode | FragmentSpreadNode) else node
     assert named.loc is not None  # noqa: S101 (documents are parsed with locations)
     place = get_location(named.loc.source, named.loc.start)

@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl
 import h11
 
 from .clock import Clock, http_date
-from .connection import Line, Wire
+from .connection import Connection, Wire
 
 JSON = "application/json"
 JSON_BY_DEFAULT = "application/json;charset=UTF-8"  # the Connector's own, where gqlgen sets none
@@ -26,7 +26,7 @@ TEXT = "text/plain"
 BODY_LIMIT = 2_097_152  # the Connector's own; gateway and hydrator allow 5,097,152
 _HEAD_LIMIT = 61_440  # Envoy's 60 KiB
 _CHUNKED_FROM = 2_049  # Go's server buffers 2 KiB, and chunks whatever is larger
-_REQUEST_SECONDS = 30.0  # for one whole request: a silent client does not hold a place for ever
+_REQUEST_SECONDS = 30.0  # for one whole request: a silent client does not hold a connection without end
 _IDLE_SECONDS = 120.0  # between requests; longer than the five seconds after which httpx lets go
 
 
@@ -69,7 +69,7 @@ class Request:
 def as_go_json(content: Any) -> bytes:
     """Compact, UTF-8, and with `<`, `>` and `&` escaped, as Go's encoder writes.
 
-    What was no UTF-8 (a lone surrogate here) becomes an escaped U+FFFD.
+    A byte that was not UTF-8 (a lone surrogate here) becomes an escaped U+FFFD.
     """
     text = json.dumps(content, separators=(",", ":"), ensure_ascii=False)
     for character in "<>&\u2028\u2029":
@@ -110,7 +110,7 @@ def rate_limited(retry_after: str = "") -> Answer:
 
 
 def busy(retry_after: str) -> Answer:
-    """A 503 that says when to come back."""
+    """A 503 with Retry-After."""
     return text(503, "upstream connect error or disconnect/reset before headers").with_header(
         "Retry-After", retry_after
     )
@@ -122,7 +122,7 @@ def busy_until(moment: datetime) -> Answer:
 
 
 def html(status: int) -> Answer:
-    """What a captive portal or a corporate proxy says."""
+    """The answer of a captive portal or a corporate proxy."""
     page = f"<!DOCTYPE html><html><title>{status}</title><body><h1>Please sign in</h1></body></html>"
     return Answer(status, page.encode(), "text/html; charset=utf-8")
 
@@ -171,8 +171,8 @@ _KNOWN = {status.value for status in HTTPStatus}
 class HTTPConversation:
     """Requests and answers in turn."""
 
-    def __init__(self, line: Line, clock: Clock) -> None:
-        self._line = line
+    def __init__(self, connection: Connection, clock: Clock) -> None:
+        self._connection = connection
         self._clock = clock
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_LIMIT)
 
@@ -216,7 +216,7 @@ class HTTPConversation:
         if self._h11.trailing_data[0]:
             return True
         async with asyncio.timeout(_IDLE_SECONDS):
-            data = await self._line.receive()
+            data = await self._connection.receive()
         self._h11.receive_data(data)
         return bool(data)
 
@@ -229,7 +229,7 @@ class HTTPConversation:
                 head = event
                 if self._h11.they_are_waiting_for_100_continue:
                     go_on = h11.InformationalResponse(status_code=100, headers=[])
-                    await self._line.send(self._h11.send(go_on) or b"")
+                    await self._connection.send(self._h11.send(go_on) or b"")
             elif isinstance(event, h11.Data):
                 body += event.data
                 if head is not None and len(body) > BODY_LIMIT:
@@ -244,12 +244,12 @@ class HTTPConversation:
             event = self._h11.next_event()
             if event is not h11.NEED_DATA:
                 return event
-            self._h11.receive_data(await self._line.receive())
+            self._h11.receive_data(await self._connection.receive())
 
     async def _refuse(self, answer: Answer) -> None:
         if self._h11.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             wire = self.render(answer.with_header("Connection", "close"), method="GET")
-            await self._line.send(wire.head + wire.body)
+            await self._connection.send(wire.head + wire.body)
 
     def _headers(self, answer: Answer) -> list[tuple[str, str]]:
         headers = [("content-type", answer.content_type)] if answer.content_type else []

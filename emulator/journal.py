@@ -24,7 +24,7 @@ class Entry:
     """One request, or one connection that came to nothing (operation `connect`). Never a token or a key."""
 
     at: str
-    door: str
+    listener: str
     operation: str
     outcome: str
     status: int | None = None
@@ -39,7 +39,7 @@ class Entry:
 
 
 class Journal:
-    """Counts for as long as nobody resets it; remembers the last 200 requests."""
+    """Counts until it is reset; remembers the last 200 requests."""
 
     def __init__(self) -> None:
         self.reset()

@@ -1,4 +1,4 @@
-"""What an emulator can be told: at its start, by its operator later on, and what it tells in return."""
+"""Options of an emulator, what its operator may change later on, and the endpoints it then has."""
 
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
@@ -11,7 +11,7 @@ from .subjects import SubjectConstants
 ConsumerType = Literal["Application", "Runtime", "Integration System"]
 
 
-DoorName = Literal["token", "mtls"]
+ListenerName = Literal["token", "mtls"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ class EmulatorOptions:
 
     @property
     def public_host(self) -> str:
-        """The host that clients are told, in the form a URL needs."""
+        """The host that clients are given, in the form a URL needs."""
         host = self.advertise or self._reachable_host()
         return f"[{host}]" if ":" in host else host
 

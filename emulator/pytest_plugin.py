@@ -1,4 +1,4 @@
-"""Fixtures for other people's tests: `pytest_plugins = ["compass_emulator.pytest_plugin"]`."""
+"""Fixtures for the tests of other projects: `pytest_plugins = ["compass_emulator.pytest_plugin"]`."""
 
 import shutil
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from .options import EmulatorOptions
 
 @pytest.fixture(scope="session")
 def compass_emulator_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an emulator that was started once: its CAs and its first credential are each test's."""
+    """The folder of an emulator that was started once: each test copies its CAs and its first credential."""
     folder = tmp_path_factory.mktemp("compass-emulator") / "template"
     with BlockingEmulator.start(EmulatorOptions(dir=folder)):
         return folder

@@ -1,7 +1,7 @@
-"""The two doors: a listening port each, and what happens on a connection, from TLS to the last answer.
+"""The listeners of the Connector, and what happens on a connection, from TLS to the last answer.
 
 Not uvicorn, for three reasons. It tells an application nothing about the peer's certificate, which at the
-certificate-secured door is the identity. Its transport (asyncio's) swallows the TLS alert of a refused
+mTLS listener is the identity. Its transport (asyncio's) swallows the TLS alert of a refused
 handshake. And half of the faults are things that a correct HTTP server will not do: half an answer, a
 reset after acting, one byte a second, half a server hello.
 """
@@ -16,19 +16,19 @@ from datetime import UTC, datetime, timedelta
 from cryptography import x509
 
 from .clock import Clock
-from .connection import Line, Wire
-from .faults.plan import Circumstance, Disguised, FaultPlan, Misconnection, Occasion
-from .gateway import PATH, Gateway, Outcome, Visitor
+from .connection import Connection, Wire
+from .faults.plan import ConnectionFault, FaultPlan, RequestFaults, Situation, TLSFault
+from .gateway import PATH, Gateway, Outcome, Peer
 from .http import HTTPConversation, Request
 from .journal import Entry, Journal
-from .options import DoorName
+from .options import ListenerName
 from .tls import ServerTLS
 
 _BACKLOG = 512
 _CONNECTIONS = 512  # at once; more are closed at once, rather than starving the process of descriptors
 _PAUSE_SECONDS = 0.05  # after a failed accept (no descriptors left): others need a chance to close theirs
 
-Handler = Callable[[Line], Awaitable[None]]
+Handler = Callable[[Connection], Awaitable[None]]
 _HANDSHAKE_SECONDS = 15.0  # Envoy's own limit for a transport socket to connect
 
 
@@ -96,25 +96,25 @@ class Listener:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                connection, _ = await loop.sock_accept(listening)
+                accepted, _ = await loop.sock_accept(listening)
             except OSError:
                 await asyncio.sleep(_PAUSE_SECONDS)
                 continue
             if len(self._connections) >= _CONNECTIONS:
-                connection.close()
+                accepted.close()
                 continue
-            task = asyncio.create_task(self._serve(connection))
+            task = asyncio.create_task(self._serve(accepted))
             self._connections.add(task)
             task.add_done_callback(self._finished)
 
-    async def _serve(self, connection: socket.socket) -> None:
-        line = Line(connection)
+    async def _serve(self, accepted: socket.socket) -> None:
+        connection = Connection(accepted)
         try:
-            await self._handler(line)
+            await self._handler(connection)
         except (OSError, TimeoutError):
             pass  # the peer left, or was kept for long enough
         finally:
-            line.close()
+            connection.close()
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         """Anything but a lost peer is a bug of the emulator, and is logged with its traceback."""
@@ -137,12 +137,12 @@ async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
         await asyncio.gather(*pending, return_exceptions=True)
 
 
-class Door:
+class Server:
     """One of the two; `serve` is called with each accepted connection."""
 
     def __init__(
         self,
-        name: DoorName,
+        name: ListenerName,
         *,
         tls: ServerTLS,
         gateway: Gateway,
@@ -159,74 +159,78 @@ class Door:
         self._clock = clock
         self._latency = latency.total_seconds()
 
-    async def serve(self, line: Line) -> None:
+    async def serve(self, connection: Connection) -> None:
         """A whole connection, from the ClientHello to its end."""
         self._journal.events[f"connections_{self._name}"] += 1
-        circumstance = Circumstance(operation="connect", door=self._name, now=self._clock.now())
-        occasion = self._plan.occasion(circumstance)
-        context = self._tls.honest(self._name)
-        if broken := occasion.take(Misconnection):
-            self._record(occasion, outcome="misconnected")
-            await broken.fault.act(line, context, broken.param)
+        situation = Situation(operation="connect", listener=self._name, now=self._clock.now())
+        faults = self._plan.faults_for(situation)
+        context = self._tls.right(self._name)
+        if broken := faults.take(ConnectionFault):
+            self._record(faults, outcome="connection-fault")
+            await broken.fault.act(connection, context, broken.param)
             return
-        if disguised := occasion.take(Disguised):
-            context = disguised.fault.act(self._tls, self._name)
-        if await self._handshake(line, context, occasion):
-            await self._converse(line)
-        await line.finish()
+        if other := faults.take(TLSFault):
+            context = other.fault.act(self._tls, self._name)
+        if await self._handshake(connection, context, faults):
+            await self._converse(connection)
+        await connection.finish()
 
-    async def _handshake(self, line: Line, context: ssl.SSLContext, occasion: Occasion) -> bool:
+    async def _handshake(
+        self, connection: Connection, context: ssl.SSLContext, faults: RequestFaults
+    ) -> bool:
         try:
             async with asyncio.timeout(_HANDSHAKE_SECONDS):
-                await line.start_tls(context)
+                await connection.start_tls(context)
         except ssl.SSLEOFError:
-            self._record(occasion, outcome="left-in-handshake")
+            self._record(faults, outcome="left-in-handshake")
             return False
         except ssl.SSLError as error:
             self._journal.events["handshakes_failed"] += 1
-            self._record(occasion, outcome=_reason(error))
+            self._record(faults, outcome=_reason(error))
             return False
-        if occasion.names:
-            self._record(occasion, outcome="ok")
+        if faults.names:
+            self._record(faults, outcome="ok")
         return True
 
-    async def _converse(self, line: Line) -> None:
-        presented = line.peer_certificate
+    async def _converse(self, connection: Connection) -> None:
+        presented = connection.peer_certificate
         certificate = x509.load_der_x509_certificate(presented) if presented else None
-        visitor = Visitor(door=self._name, certificate=certificate)
-        conversation = HTTPConversation(line, self._clock)
+        peer = Peer(listener=self._name, certificate=certificate)
+        conversation = HTTPConversation(connection, self._clock)
         while (request := await conversation.next_request()) is not None:
-            outcome = await self._act(request, visitor)
-            if not await _deliver(line, conversation, request, outcome):
+            outcome = await self._act(request, peer)
+            if not await _deliver(connection, conversation, request, outcome):
                 return
 
-    async def _act(self, request: Request, visitor: Visitor) -> Outcome:
+    async def _act(self, request: Request, peer: Peer) -> Outcome:
         if self._latency and request.path == PATH:
             await asyncio.sleep(self._latency)
-        outcome = self._gateway.handle(request, visitor)
+        outcome = self._gateway.handle(request, peer)
         if outcome.delay:
             await asyncio.sleep(outcome.delay)
         return outcome
 
-    def _record(self, occasion: Occasion, *, outcome: str) -> None:
+    def _record(self, faults: RequestFaults, *, outcome: str) -> None:
         self._journal.record(
             Entry(
                 at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-                door=self._name,
+                listener=self._name,
                 operation="connect",
                 outcome=outcome,
-                faults=list(occasion.names),
+                faults=list(faults.names),
             )
         )
 
 
-async def _deliver(line: Line, conversation: HTTPConversation, request: Request, outcome: Outcome) -> bool:
+async def _deliver(
+    connection: Connection, conversation: HTTPConversation, request: Request, outcome: Outcome
+) -> bool:
     """Sends the answer, or does not; whether another request may come."""
     wire = conversation.render(outcome.answer, method=request.method) if outcome.answer else Wire()
     if outcome.deliver is not None:
-        await outcome.deliver(line, wire)
+        await outcome.deliver(connection, wire)
         return False
-    await line.send(wire.head + wire.body)
+    await connection.send(wire.head + wire.body)
     return conversation.keeps_open()
 
 

@@ -1,4 +1,4 @@
-"""The emulator as a whole: its parts, what opens the doors, and what tests hold in their hands."""
+"""The emulator as a whole: its parts, its listeners, and what tests can do with it."""
 
 import asyncio
 import contextlib
@@ -19,12 +19,12 @@ from .faults.plan import FaultPlan
 from .folder import CERTIFICATE, KEY, FirstCredential, Folder, FolderError, StateFile
 from .gateway import ADAPTER_PATH, DIRECTOR_PATH, PATH, Gateway
 from .journal import Journal, Registry
-from .options import ConsumerType, DoorName, EmulatorOptions, Endpoints, OperatorConfiguration
-from .server import Door, Listener
+from .options import ConsumerType, EmulatorOptions, Endpoints, ListenerName, OperatorConfiguration
+from .server import Listener, Server
 from .subjects import SubjectConstants
 from .tls import ServerTLS
 
-_FIRST_TOKEN_TTL = timedelta(minutes=60)  # for a human to use; the Director's 5 minutes pass while reading
+_FIRST_TOKEN_TTL = timedelta(minutes=60)  # for people: the Director's 5 minutes pass while they read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +44,9 @@ class Parts:
     gateway: Gateway
     latency: timedelta
 
-    def door(self, name: DoorName) -> Door:
-        """One of the two doors."""
-        return Door(
+    def server(self, name: ListenerName) -> Server:
+        """What serves the connections of one of the two listeners."""
+        return Server(
             name,
             tls=self.tls,
             gateway=self.gateway,
@@ -137,8 +137,8 @@ class Emulator:
     def __init__(self, options: EmulatorOptions, parts: Parts) -> None:
         self.options = options
         self._parts = parts
-        self._token_door = Listener(options.host, options.token_port, parts.door("token").serve)
-        self._mtls_door = Listener(options.host, options.mtls_port, parts.door("mtls").serve)
+        self._token_listener = Listener(options.host, options.token_port, parts.server("token").serve)
+        self._mtls_listener = Listener(options.host, options.mtls_port, parts.server("mtls").serve)
         self._control = Listener(options.control_host, options.control_port, Control(self).serve)
         self._reopening: asyncio.Task[None] | None = None
 
@@ -204,7 +204,7 @@ class Emulator:
         self._parts.plan.clear()
 
     def set_chaos(self, rate: float, seed: int | None = None) -> None:
-        """Misbehaves at random at this rate from 0 to 1, repeatably with a seed; raises ValueError."""
+        """Random faults at this rate from 0 to 1, repeatable with a seed; raises ValueError."""
         if not 0 <= rate <= 1:
             raise ValueError("the chaos rate is a number from 0 to 1")
         self._parts.plan.set_chaos(rate, seed)
@@ -251,13 +251,13 @@ class Emulator:
         self._parts.operator.authority = authority
         self._parts.tls.trust(authority.anchor)
         if not keep_connections:
-            await self._mtls_door.drop()
+            await self._mtls_listener.drop()
 
     async def outage(self, seconds: float) -> None:
-        """Both doors refuse connections for so long, and drop those they have; 0 ends an outage."""
+        """Both listeners refuse connections for so long, and drop those they have; 0 ends an outage."""
         await self._stop_reopening()
-        await self._token_door.suspend()
-        await self._mtls_door.suspend()
+        await self._token_listener.suspend()
+        await self._mtls_listener.suspend()
         self._reopening = asyncio.create_task(self._reopen(seconds))
 
     def reset_counters(self) -> None:
@@ -266,8 +266,8 @@ class Emulator:
 
     async def _reopen(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
-        self._token_door.resume()
-        self._mtls_door.resume()
+        self._token_listener.resume()
+        self._mtls_listener.resume()
         self._reopening = None
 
     async def _stop_reopening(self) -> None:
@@ -278,14 +278,14 @@ class Emulator:
             self._reopening = None
 
     async def _open(self) -> None:
-        """Doors, first credential, first token; `endpoints.json` last."""
-        for listener in (self._token_door, self._mtls_door, self._control):
+        """Listeners, first credential, first token; `endpoints.json` last."""
+        for listener in (self._token_listener, self._mtls_listener, self._control):
             _open(listener)
         operator = self._parts.operator
-        operator.certificate_secured_connector_url = self._url(self._mtls_door)
-        operator.token_secured_connector_url = self._url(self._token_door)
-        operator.adapter_url = self._url(self._token_door, ADAPTER_PATH)
-        operator.director_url = operator.director_url or self._url(self._mtls_door, DIRECTOR_PATH)
+        operator.certificate_secured_connector_url = self._url(self._mtls_listener)
+        operator.token_secured_connector_url = self._url(self._token_listener)
+        operator.adapter_url = self._url(self._token_listener, ADAPTER_PATH)
+        operator.director_url = operator.director_url or self._url(self._mtls_listener, DIRECTOR_PATH)
         first = self._parts.first_credential(self.options)
         if self.options.fresh or not first.good():
             first.issue(await asyncio.to_thread(rsa_key))
@@ -296,7 +296,7 @@ class Emulator:
         token = self.token(ttl=self.options.token_ttl or _FIRST_TOKEN_TTL)
         self.endpoints = Endpoints(
             connector_url=operator.certificate_secured_connector_url,
-            token_connector_url=self._url(self._token_door),
+            token_connector_url=self._url(self._token_listener),
             control_url=f"http://{_bracketed(self.options.control_host)}:{self._control.port}/",
             director_url=operator.director_url,
             ca_file=folder.file("server-ca.crt"),
@@ -310,7 +310,7 @@ class Emulator:
 
     async def _close(self) -> None:
         await self._stop_reopening()
-        for listener in (self._token_door, self._mtls_door, self._control):
+        for listener in (self._token_listener, self._mtls_listener, self._control):
             await listener.close()
         self._parts.state.save()
 

@@ -12,7 +12,7 @@ from .plan import Fault
 _ROWS: tuple[Fault, ...] = (
     *connections.TLS,
     *answers.EDGE,
-    *answers.GATE,
+    *answers.GATEWAY,
     *answers.MESSAGES,
     *configurations.CONFIGURATIONS,
     *chains.CHAINS,

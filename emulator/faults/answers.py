@@ -15,12 +15,12 @@ from ..clock import http_date, parse_duration, parse_seconds
 from ..http import Answer
 from . import delivery
 from .plan import (
-    Circumstance,
     DateHeader,
     EdgeAnswer,
-    EdgeDelivery,
-    GateAnswer,
-    Message,
+    EdgeDisconnect,
+    ErrorMessage,
+    GatewayAnswer,
+    Situation,
 )
 
 _RARELY = 0.1  # in chaos: what costs a client its whole timeout, or much memory
@@ -31,8 +31,8 @@ _ODD = "yesterday at noon"
 _VISIBLE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 
 
-def _always(answer: Answer) -> Callable[[Circumstance, str], Answer]:
-    return lambda _circumstance, _param: answer
+def _always(answer: Answer) -> Callable[[Situation, str], Answer]:
+    return lambda _situation, _param: answer
 
 
 def _whole_seconds(param: str) -> str:
@@ -45,8 +45,8 @@ def _status(param: str) -> int:
     return int(param)
 
 
-def _younger(circumstance: Circumstance, param: str) -> bool:
-    return circumstance.certificate_age is not None and circumstance.certificate_age < parse_seconds(param)
+def _younger(situation: Situation, param: str) -> bool:
+    return situation.certificate_age is not None and situation.certificate_age < parse_seconds(param)
 
 
 EDGE = (
@@ -75,9 +75,7 @@ EDGE = (
     EdgeAnswer(
         "503-retry-after-date",
         "503 with Retry-After as a date, so far from the Connector's now",
-        lambda circumstance, param: http.busy_until(
-            circumstance.now + timedelta(seconds=parse_seconds(param))
-        ),
+        lambda situation, param: http.busy_until(situation.now + timedelta(seconds=parse_seconds(param))),
         default="2",
         check=parse_seconds,
     ),
@@ -96,15 +94,15 @@ EDGE = (
         default="418",
         check=_status,
     ),
-    EdgeDelivery("reset-before-acting", "a reset; nobody acted", delivery.reset),
-    EdgeDelivery("close-before-acting", "an orderly end; nobody acted", delivery.close),
+    EdgeDisconnect("reset-before-acting", "a reset; nothing was done", delivery.reset),
+    EdgeDisconnect("close-before-acting", "an orderly end; nothing was done", delivery.close),
 )
 
-GATE = (
-    GateAnswer(
-        "empty-400", "the ambiguous 'not authenticated'; a token is burnt", _always(http.UNAUTHENTICATED)
+GATEWAY = (
+    GatewayAnswer(
+        "empty-400", "the ambiguous 'not authenticated'; a token is consumed", _always(http.UNAUTHENTICATED)
     ),
-    GateAnswer(
+    GatewayAnswer(
         "not-accepted-yet",
         "certificates younger than this get the empty 400",
         _always(http.UNAUTHENTICATED),
@@ -112,69 +110,69 @@ GATE = (
         check=parse_seconds,
         when=_younger,
     ),
-    GateAnswer("transport-400", "gqlgen: wrong method or type", _always(http.TRANSPORT_NOT_SUPPORTED)),
-    GateAnswer("413", "the body is too large for somebody", _always(http.TOO_LARGE)),
-    GateAnswer("422", "gqlgen cannot parse the document", _always(http.PARSE_FAILED)),
-    GateAnswer("500-oathkeeper", "the hydrator gave up; a token is burnt", _always(http.GAVE_UP)),
-    GateAnswer("502-empty", "the gateway cannot reach Connector or audit log", _always(http.BAD_GATEWAY)),
-    GateAnswer("503-timeout-json", "Connector or gateway timed out, in JSON", _always(http.TIMED_OUT)),
-    GateAnswer("504-text", "Envoy timed out", _always(http.UPSTREAM_TIMEOUT)),
+    GatewayAnswer("transport-400", "gqlgen: wrong method or type", _always(http.TRANSPORT_NOT_SUPPORTED)),
+    GatewayAnswer("413", "the body is too large", _always(http.TOO_LARGE)),
+    GatewayAnswer("422", "gqlgen cannot parse the document", _always(http.PARSE_FAILED)),
+    GatewayAnswer("500-oathkeeper", "the hydrator gave up; a token is consumed", _always(http.GAVE_UP)),
+    GatewayAnswer("502-empty", "the gateway cannot reach Connector or audit log", _always(http.BAD_GATEWAY)),
+    GatewayAnswer("503-timeout-json", "Connector or gateway timed out, in JSON", _always(http.TIMED_OUT)),
+    GatewayAnswer("504-text", "Envoy timed out", _always(http.UPSTREAM_TIMEOUT)),
 )
 
 
-def _says(message: str) -> Callable[[Circumstance, str], str]:
-    return lambda _circumstance, _param: message
+def _says(message: str) -> Callable[[Situation, str], str]:
+    return lambda _situation, _param: message
 
 
-def _unauthenticated(circumstance: Circumstance, _param: str) -> str:
+def _unauthenticated(situation: Situation, _param: str) -> str:
     """No identity header reached the Connector; signing adds a prefix."""
-    prefix = "Failed to authenticate with token: " if circumstance.operation == "sign" else ""
+    prefix = "Failed to authenticate with token: " if situation.operation == "sign" else ""
     return prefix + messages.NO_IDENTITY
 
 
-def _given(_circumstance: Circumstance, param: str) -> str:
+def _given(_situation: Situation, param: str) -> str:
     """Any text."""
     return param
 
 
-def _control_characters(_circumstance: Circumstance, _param: str) -> str:
+def _control_characters(_situation: Situation, _param: str) -> str:
     """Terminal escapes, a bell, a NUL and forged log lines."""
     return messages.CONTROL_CHARACTERS
 
 
-def _bidi(_circumstance: Circumstance, _param: str) -> str:
+def _bidi(_situation: Situation, _param: str) -> str:
     """Overrides that make a text read as something else."""
     return messages.BIDI
 
 
-def _long_base64(_circumstance: Circumstance, _param: str) -> str:
+def _long_base64(_situation: Situation, _param: str) -> str:
     """A run of base64, as when a library quotes its input."""
     return f"cannot use {base64.b64encode(secrets.token_bytes(3000)).decode()}"
 
 
-def _private_key(_circumstance: Circumstance, _param: str) -> str:
+def _private_key(_situation: Situation, _param: str) -> str:
     """Something that looks exactly like a private key, and is none."""
     lines = base64.encodebytes(secrets.token_bytes(600)).decode()
     label = "RSA PRIVATE KEY"
     return f"cannot parse -----BEGIN {label}-----\n{lines}-----END {label}-----\n"
 
 
-def _very_long(_circumstance: Circumstance, _param: str) -> str:
+def _very_long(_situation: Situation, _param: str) -> str:
     """A megabyte of text."""
     return "lorem ipsum " * 87_382
 
 
 MESSAGES = (
-    Message(
+    ErrorMessage(
         "director-down",
         "the Director refuses connections",
         _says(messages.DIRECTOR_REFUSES_CONNECTIONS),
         operation="configuration",
     ),
-    Message(
+    ErrorMessage(
         "director-slow", "the Director exceeds 30 s", _says(messages.DIRECTOR_SLOW), operation="configuration"
     ),
-    Message(
+    ErrorMessage(
         "director-hangs",
         "the Director exceeds 30 s, and the error takes so long",
         _says(messages.DIRECTOR_SLOW),
@@ -184,55 +182,55 @@ MESSAGES = (
         delay=parse_seconds,
         weight=0.1,
     ),
-    Message(
+    ErrorMessage(
         "director-503", "the Director answers 503", _says(messages.DIRECTOR_503), operation="configuration"
     ),
-    Message(
+    ErrorMessage(
         "director-scopes",
         "the Director refuses the scopes",
         _says(messages.DIRECTOR_SCOPES),
         operation="configuration",
     ),
-    Message(
+    ErrorMessage(
         "director-not-found",
         "the Director knows no such system auth",
         _says(messages.DIRECTOR_NOT_FOUND),
         operation="configuration",
     ),
-    Message(
+    ErrorMessage(
         "consumer-type-unsupported",
         "an integration system calls",
         _says(messages.CONSUMER_TYPE_UNSUPPORTED),
         operation="configuration",
     ),
-    Message(
+    ErrorMessage(
         "consumer-type-missing",
         "broken auth context in front",
         _says(messages.CONSUMER_TYPE_MISSING),
         operation="configuration",
     ),
-    Message(
+    ErrorMessage(
         "tenant-missing",
         "broken auth context in front",
         _says(messages.TENANT_MISSING),
         operation="configuration",
     ),
-    Message("unauthenticated", "no identity header reached the Connector", _unauthenticated),
-    Message(
+    ErrorMessage("unauthenticated", "no identity header reached the Connector", _unauthenticated),
+    ErrorMessage(
         "revoke-unauthenticated",
         "revoke without a certificate",
         _says(messages.REVOKE_WITHOUT_CERTIFICATE),
         operation="revoke",
     ),
-    Message("csr-bad-base64", "the CSR is not base64", _says(messages.BAD_BASE64), operation="sign"),
-    Message("csr-bad-pem", "the CSR is not PEM", _says(messages.BAD_PEM), operation="sign"),
-    Message("csr-unparsable", "the CSR does not parse", _says(messages.UNPARSABLE), operation="sign"),
-    Message(
+    ErrorMessage("csr-bad-base64", "the CSR is not base64", _says(messages.BAD_BASE64), operation="sign"),
+    ErrorMessage("csr-bad-pem", "the CSR is not PEM", _says(messages.BAD_PEM), operation="sign"),
+    ErrorMessage("csr-unparsable", "the CSR does not parse", _says(messages.UNPARSABLE), operation="sign"),
+    ErrorMessage(
         "csr-bad-signature", "the CSR's signature is wrong", _says(messages.BAD_SIGNATURE), operation="sign"
     ),
-    Message("csr-not-rsa", "the CSR's key is not RSA", _says(messages.KEY_MISMATCH), operation="sign"),
+    ErrorMessage("csr-not-rsa", "the CSR's key is not RSA", _says(messages.KEY_MISMATCH), operation="sign"),
     *(
-        Message(
+        ErrorMessage(
             f"csr-invalid-{word}",
             "a stale subject, or the operator changed it",
             _says(f"{messages.SIGNING}CSR: Invalid {word.replace('-', ' ')} provided."),
@@ -241,7 +239,7 @@ MESSAGES = (
         for word in _CSR_WORDS
     ),
     *(
-        Message(
+        ErrorMessage(
             f"csr-no-{word}",
             "the CSR lacks this attribute",
             _says(f"{messages.SIGNING}CSR: No {word.replace('-', ' ')} provided."),
@@ -249,47 +247,55 @@ MESSAGES = (
         )
         for word in _CSR_WORDS[1:]
     ),
-    Message("ca-secret-missing", "the CA secret is not loaded", _says(messages.CA_MISSING), operation="sign"),
-    Message("ca-secret-bad-pem", "the CA secret is broken", _says(messages.CA_BAD_PEM), operation="sign"),
-    Message(
+    ErrorMessage(
+        "ca-secret-missing", "the CA secret is not loaded", _says(messages.CA_MISSING), operation="sign"
+    ),
+    ErrorMessage(
+        "ca-secret-bad-pem", "the CA secret is broken", _says(messages.CA_BAD_PEM), operation="sign"
+    ),
+    ErrorMessage(
         "ca-secret-bad-certificate",
         "the CA secret is broken",
         _says(messages.CA_BAD_CERTIFICATE),
         operation="sign",
     ),
-    Message("ca-secret-bad-key", "the CA secret is broken", _says(messages.CA_BAD_KEY), operation="sign"),
-    Message(
+    ErrorMessage(
+        "ca-secret-bad-key", "the CA secret is broken", _says(messages.CA_BAD_KEY), operation="sign"
+    ),
+    ErrorMessage(
         "ca-secret-other-key",
         "the CA secret has the key of another CA",
         _says(messages.CA_OTHER_KEY),
         operation="sign",
     ),
-    Message(
+    ErrorMessage(
         "revocation-conflict",
         "a write conflict in the ConfigMap",
         _says(messages.REVOCATION_CONFLICT),
         operation="revoke",
     ),
-    Message(
+    ErrorMessage(
         "revocation-unavailable",
         "Kubernetes does not answer",
         _says(messages.REVOCATION_UNAVAILABLE),
         operation="revoke",
     ),
-    Message(
+    ErrorMessage(
         "revocation-missing",
         "the ConfigMap does not exist",
         _says(messages.REVOCATION_MISSING),
         operation="revoke",
     ),
-    Message("revocation-full", "the ConfigMap is full", _says(messages.REVOCATION_FULL), operation="revoke"),
-    Message("internal-system-error", "a resolver panicked", _says(messages.PANIC)),
-    Message("error-text", "this text as the message", _given, default="something went wrong"),
-    Message("error-control-characters", "terminal escapes and forged log lines", _control_characters),
-    Message("error-bidi", "bidirectional overrides", _bidi),
-    Message("error-long-base64", "four thousand characters of base64", _long_base64),
-    Message("error-pem-key", "what looks like a private key", _private_key),
-    Message("error-very-long", "a megabyte of text", _very_long),
+    ErrorMessage(
+        "revocation-full", "the ConfigMap is full", _says(messages.REVOCATION_FULL), operation="revoke"
+    ),
+    ErrorMessage("internal-system-error", "a resolver panicked", _says(messages.PANIC)),
+    ErrorMessage("error-text", "this text as the message", _given, default="something went wrong"),
+    ErrorMessage("error-control-characters", "terminal escapes and forged log lines", _control_characters),
+    ErrorMessage("error-bidi", "bidirectional overrides", _bidi),
+    ErrorMessage("error-long-base64", "four thousand characters of base64", _long_base64),
+    ErrorMessage("error-pem-key", "what looks like a private key", _private_key),
+    ErrorMessage("error-very-long", "a megabyte of text", _very_long),
 )
 
 

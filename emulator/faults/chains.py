@@ -1,6 +1,6 @@
 """Faults of signing: chains that a client must not take for its own, and odd ones that it has to take.
 
-Each takes a `Forge` and the right leaf, and returns the three fields.
+Each takes a `ChainBuilder` and the right leaf, and returns the three fields.
 """
 
 import base64
@@ -50,8 +50,8 @@ _TOKEN_LIKE = base64.urlsafe_b64encode(secrets.token_bytes(64)).decode()
 
 
 @dataclass(frozen=True, slots=True)
-class Forge:
-    """What a forger has at hand: the real CA, what was asked for, and another CA."""
+class ChainBuilder:
+    """What a wrong chain is made of: the real CA, what was asked for, and other CAs."""
 
     authority: ClientAuthority
     request: LeafRequest
@@ -70,7 +70,7 @@ class Forge:
         return certification_result(leaf, authority.certificates)
 
     def twin(self, signer: PrivateKey | None = None, **changes: Any) -> ClientAuthority:
-        """The real CA with another certificate of its name and key: the door accepts what it signs."""
+        """The real CA with another certificate of its name and key: the listener accepts what it signs."""
         issuer, root = self.authority.issuer, self.authority.root
         made = twin(issuer.certificate, signer or (root or issuer).key, **changes)
         return ClientAuthority(Pair(made, issuer.key), root)
@@ -84,7 +84,7 @@ class Forge:
         return certificates_pem([leaf]), certificates_pem(self.authority.certificates)
 
 
-Forgery = Callable[[Forge, x509.Certificate, str], Fields]
+WrongChain = Callable[[ChainBuilder, x509.Certificate, str], Fields]
 
 
 @lru_cache(maxsize=1)
@@ -94,11 +94,11 @@ def _small_authority() -> ClientAuthority:
 
 @lru_cache(maxsize=1)
 def _sha1_authority() -> ClientAuthority:
-    honest = other_authority(3)
-    assert honest.root is not None  # noqa: S101 (a chain of three has one)
-    assert isinstance(honest.root.key, rsa.RSAPrivateKey)  # noqa: S101
-    weak = sign_with_sha1(honest.issuer.certificate, honest.root.key)
-    return replace(honest, issuer=Pair(weak, honest.issuer.key))
+    other = other_authority(3)
+    assert other.root is not None  # noqa: S101 (a chain of three has one)
+    assert isinstance(other.root.key, rsa.RSAPrivateKey)  # noqa: S101
+    weak = sign_with_sha1(other.issuer.certificate, other.root.key)
+    return replace(other, issuer=Pair(weak, other.issuer.key))
 
 
 @lru_cache(maxsize=8)
@@ -111,139 +111,139 @@ def _stray_rsa_key() -> PrivateKey:
     return rsa_key()
 
 
-def wrong_key(forge: Forge, _leaf: x509.Certificate, _param: str) -> Fields:
+def wrong_key(chains: ChainBuilder, _leaf: x509.Certificate, _param: str) -> Fields:
     """For another key than the request's."""
-    return forge.answer(forge.leaf(public_key=_stray_rsa_key().public_key()))
+    return chains.answer(chains.leaf(public_key=_stray_rsa_key().public_key()))
 
 
-def wrong_subject(forge: Forge, _leaf: x509.Certificate, _param: str) -> Fields:
+def wrong_subject(chains: ChainBuilder, _leaf: x509.Certificate, _param: str) -> Fields:
     """With another client's CN."""
-    stranger = x509.NameAttribute(NameOID.COMMON_NAME, str(uuid.uuid4()))
-    others = [one for one in forge.request.subject if one.oid != NameOID.COMMON_NAME]
-    return forge.answer(forge.leaf(subject=x509.Name([*others, stranger])))
+    other = x509.NameAttribute(NameOID.COMMON_NAME, str(uuid.uuid4()))
+    others = [one for one in chains.request.subject if one.oid != NameOID.COMMON_NAME]
+    return chains.answer(chains.leaf(subject=x509.Name([*others, other])))
 
 
-def expired(forge: Forge, _leaf: x509.Certificate, _param: str) -> Fields:
+def expired(chains: ChainBuilder, _leaf: x509.Certificate, _param: str) -> Fields:
     """Ended an hour ago, by the Connector's clock."""
-    now = forge.request.not_before
-    return forge.answer(forge.leaf(not_before=now - _DAY, not_after=now - timedelta(hours=1)))
+    now = chains.request.not_before
+    return chains.answer(chains.leaf(not_before=now - _DAY, not_after=now - timedelta(hours=1)))
 
 
-def not_yet_valid(forge: Forge, _leaf: x509.Certificate, param: str) -> Fields:
+def not_yet_valid(chains: ChainBuilder, _leaf: x509.Certificate, param: str) -> Fields:
     """Begins later, by the Connector's clock."""
-    begins = forge.request.not_before + parse_duration(param)
-    return forge.answer(forge.leaf(not_before=begins, not_after=begins + _DAY))
+    begins = chains.request.not_before + parse_duration(param)
+    return chains.answer(chains.leaf(not_before=begins, not_after=begins + _DAY))
 
 
-def short_lived(forge: Forge, _leaf: x509.Certificate, param: str) -> Fields:
+def short_lived(chains: ChainBuilder, _leaf: x509.Certificate, param: str) -> Fields:
     """A good one for this long."""
-    return forge.answer(forge.leaf(not_after=forge.request.not_before + parse_duration(param)))
+    return chains.answer(chains.leaf(not_after=chains.request.not_before + parse_duration(param)))
 
 
-def stranger(forge: Forge, _leaf: x509.Certificate, _param: str) -> Fields:
+def forged_signature(chains: ChainBuilder, _leaf: x509.Certificate, _param: str) -> Fields:
     """Signed by an unknown key, announcing the known CA in every field."""
     key = other_authority(2).issuer.key
-    return forge.answer(forge.leaf(signing_key=key))
+    return chains.answer(chains.leaf(signing_key=key))
 
 
-def new_ca(forge: Forge, _leaf: x509.Certificate, _param: str) -> Fields:
-    """A chain that holds together, from a CA that the door does not accept."""
-    return forge.from_other(other_authority(len(forge.authority.certificates) + 1))
+def new_ca(chains: ChainBuilder, _leaf: x509.Certificate, _param: str) -> Fields:
+    """A chain that holds together, from a CA that the listener does not accept."""
+    return chains.from_other(other_authority(len(chains.authority.certificates) + 1))
 
 
-def root_not_attached(forge: Forge, leaf: x509.Certificate, _param: str) -> Fields:
+def root_not_attached(chains: ChainBuilder, leaf: x509.Certificate, _param: str) -> Fields:
     """Legal: the issuing CA is not self-signed, and the root above it is not in the chain."""
-    if forge.authority.root is not None:
-        return certification_result(leaf, forge.authority.certificates[:1])
-    return forge.from_other(forge.twin(other_authority(2).issuer.key, issuer=_ROOT_NAME))
+    if chains.authority.root is not None:
+        return certification_result(leaf, chains.authority.certificates[:1])
+    return chains.from_other(chains.twin(other_authority(2).issuer.key, issuer=_ROOT_NAME))
 
 
-def ca_without_ski(forge: Forge, _leaf: x509.Certificate, _param: str) -> Fields:
+def ca_without_ski(chains: ChainBuilder, _leaf: x509.Certificate, _param: str) -> Fields:
     """Legal: the CA has no subject key identifier, and so the leaf has no authority key identifier."""
     kept = [
         (one.value, one.critical)
-        for one in forge.authority.issuer.certificate.extensions
+        for one in chains.authority.issuer.certificate.extensions
         if not isinstance(one.value, x509.SubjectKeyIdentifier | x509.AuthorityKeyIdentifier)
     ]
-    return forge.from_other(forge.twin(extensions=kept))
+    return chains.from_other(chains.twin(extensions=kept))
 
 
-def ca_of_helm(forge: Forge, _leaf: x509.Certificate, _param: str) -> Fields:
+def ca_of_helm(chains: ChainBuilder, _leaf: x509.Certificate, _param: str) -> Fields:
     """Legal: the CA as Helm's `genCA` makes it."""
-    return forge.from_other(forge.twin(extensions=helm_extensions(forge.authority.issuer.key)))
+    return chains.from_other(chains.twin(extensions=helm_extensions(chains.authority.issuer.key)))
 
 
-def ca_of_1024_bits(forge: Forge, _leaf: x509.Certificate, _param: str) -> Fields:
+def ca_of_1024_bits(chains: ChainBuilder, _leaf: x509.Certificate, _param: str) -> Fields:
     """From a CA whose key is too short for OpenSSL's security level 2, the default since 3.0."""
-    return forge.from_other(_small_authority())
+    return chains.from_other(_small_authority())
 
 
-def ca_signed_with_sha1(forge: Forge, _leaf: x509.Certificate, _param: str) -> Fields:
+def ca_signed_with_sha1(chains: ChainBuilder, _leaf: x509.Certificate, _param: str) -> Fields:
     """From an issuing CA whose own signature OpenSSL refuses; a root's own signature it would not look at."""
-    return forge.from_other(_sha1_authority())
+    return chains.from_other(_sha1_authority())
 
 
-def leaf_signed_with_sha1(forge: Forge, leaf: x509.Certificate, _param: str) -> Fields:
+def leaf_signed_with_sha1(chains: ChainBuilder, leaf: x509.Certificate, _param: str) -> Fields:
     """The right leaf with a SHA-1 signature of the right CA."""
-    key = forge.authority.issuer.key
+    key = chains.authority.issuer.key
     assert isinstance(key, rsa.RSAPrivateKey)  # noqa: S101 (client CAs are RSA)
     weak = sign_with_sha1(leaf, key)
-    forge.registry.record(weak)
-    return forge.answer(weak)
+    chains.registry.record(weak)
+    return chains.answer(weak)
 
 
-def titled(text: str) -> Forgery:
+def titled(text: str) -> WrongChain:
     """With one attribute more in the subject."""
-    return lambda forge, leaf, _param: with_this_title(forge, leaf, text)
+    return lambda chains, leaf, _param: with_this_title(chains, leaf, text)
 
 
-def with_this_title(forge: Forge, _leaf: x509.Certificate, param: str) -> Fields:
+def with_this_title(chains: ChainBuilder, _leaf: x509.Certificate, param: str) -> Fields:
     """With this text as one attribute more in the subject."""
-    return forge.answer(forge.leaf(subject=with_title(forge.request.subject, param)))
+    return chains.answer(chains.leaf(subject=with_title(chains.request.subject, param)))
 
 
-def ca_of_this_name(forge: Forge, _leaf: x509.Certificate, param: str) -> Fields:
+def ca_of_this_name(chains: ChainBuilder, _leaf: x509.Certificate, param: str) -> Fields:
     """From a CA whose name is this text."""
-    return forge.from_other(_named_authority(param))
+    return chains.from_other(_named_authority(param))
 
 
-def ca_named(text: str) -> Forgery:
+def ca_named(text: str) -> WrongChain:
     """From a CA of a fixed name."""
-    return lambda forge, leaf, _param: ca_of_this_name(forge, leaf, text)
+    return lambda chains, leaf, _param: ca_of_this_name(chains, leaf, text)
 
 
-def shuffled(forge: Forge, leaf: x509.Certificate, _param: str) -> Fields:
+def shuffled(chains: ChainBuilder, leaf: x509.Certificate, _param: str) -> Fields:
     """The chain in reverse: the leaf comes last."""
-    chain = certificates_pem([leaf, *forge.authority.certificates][::-1])
-    leaf_pem, ca_pem = forge.pem(leaf)
+    chain = certificates_pem([leaf, *chains.authority.certificates][::-1])
+    leaf_pem, ca_pem = chains.pem(leaf)
     return encoded(leaf=leaf_pem, ca=ca_pem, chain=chain)
 
 
-def leaf_mismatch(forge: Forge, leaf: x509.Certificate, _param: str) -> Fields:
+def leaf_mismatch(chains: ChainBuilder, leaf: x509.Certificate, _param: str) -> Fields:
     """`clientCertificate` is another certificate than the first of the chain, for the same key."""
-    other = forge.leaf(not_after=forge.request.not_after - timedelta(seconds=1))
-    leaf_pem, ca_pem = forge.pem(leaf)
+    other = chains.leaf(not_after=chains.request.not_after - timedelta(seconds=1))
+    leaf_pem, ca_pem = chains.pem(leaf)
     return encoded(leaf=certificates_pem([other]), ca=ca_pem, chain=leaf_pem + ca_pem)
 
 
-def leaf_only(forge: Forge, leaf: x509.Certificate, _param: str) -> Fields:
+def leaf_only(chains: ChainBuilder, leaf: x509.Certificate, _param: str) -> Fields:
     """The chain ends after the leaf, and no CA is given."""
-    leaf_pem, _ = forge.pem(leaf)
+    leaf_pem, _ = chains.pem(leaf)
     return encoded(leaf=leaf_pem, ca=b"", chain=leaf_pem)
 
 
-def ca_only(forge: Forge, leaf: x509.Certificate, _param: str) -> Fields:
+def ca_only(chains: ChainBuilder, leaf: x509.Certificate, _param: str) -> Fields:
     """The chain lacks its leaf."""
-    leaf_pem, ca_pem = forge.pem(leaf)
+    leaf_pem, ca_pem = chains.pem(leaf)
     return encoded(leaf=leaf_pem, ca=ca_pem, chain=ca_pem)
 
 
-def empty_chain(_forge: Forge, _leaf: x509.Certificate, _param: str) -> Fields:
+def empty_chain(_chains: ChainBuilder, _leaf: x509.Certificate, _param: str) -> Fields:
     """Three empty strings."""
     return encoded(leaf=b"", ca=b"", chain=b"")
 
 
-def no_certificate(_forge: Forge, leaf: x509.Certificate, _param: str) -> Fields:
+def no_certificate(_chains: ChainBuilder, leaf: x509.Certificate, _param: str) -> Fields:
     """Good PEM of something else: the public key."""
     key = leaf.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
@@ -251,47 +251,47 @@ def no_certificate(_forge: Forge, leaf: x509.Certificate, _param: str) -> Fields
     return encoded(leaf=key, ca=key, chain=key)
 
 
-def private_key_in_pem(forge: Forge, leaf: x509.Certificate, _param: str) -> Fields:
-    """A private key (nobody's) among the certificates."""
-    leaf_pem, ca_pem = forge.pem(leaf)
+def private_key_in_pem(chains: ChainBuilder, leaf: x509.Certificate, _param: str) -> Fields:
+    """A private key (of no certificate) among the certificates."""
+    leaf_pem, ca_pem = chains.pem(leaf)
     return encoded(leaf=leaf_pem, ca=ca_pem, chain=leaf_pem + key_pem(ec_key()) + ca_pem)
 
 
-def broken_base64(forge: Forge, leaf: x509.Certificate, _param: str) -> Fields:
+def broken_base64(chains: ChainBuilder, leaf: x509.Certificate, _param: str) -> Fields:
     """A character in each field that is in no alphabet."""
-    return {name: value[:40] + "!" + value[41:] for name, value in forge.answer(leaf).items()}
+    return {name: value[:40] + "!" + value[41:] for name, value in chains.answer(leaf).items()}
 
 
-def broken_pem(forge: Forge, leaf: x509.Certificate, _param: str) -> Fields:
+def broken_pem(chains: ChainBuilder, leaf: x509.Certificate, _param: str) -> Fields:
     """Good base64 of PEM whose own content is damaged."""
-    damaged = [text.replace(b"\nMII", b"\nMIJ") for text in forge.pem(leaf)]
+    damaged = [text.replace(b"\nMII", b"\nMIJ") for text in chains.pem(leaf)]
     return encoded(leaf=damaged[0], ca=damaged[1], chain=damaged[0] + damaged[1])
 
 
-def der(forge: Forge, leaf: x509.Certificate, _param: str) -> Fields:
+def der(chains: ChainBuilder, leaf: x509.Certificate, _param: str) -> Fields:
     """DER where PEM belongs."""
     raw = leaf.public_bytes(serialization.Encoding.DER)
-    above = forge.authority.issuer.certificate.public_bytes(serialization.Encoding.DER)
+    above = chains.authority.issuer.certificate.public_bytes(serialization.Encoding.DER)
     return encoded(leaf=raw, ca=above, chain=raw + above)
 
 
-def line_broken_base64(forge: Forge, leaf: x509.Certificate, _param: str) -> Fields:
+def line_broken_base64(chains: ChainBuilder, leaf: x509.Certificate, _param: str) -> Fields:
     """Legal: base64 in lines of 76, as a Connector in another language would send it."""
     return {
         name: base64.encodebytes(base64.b64decode(value)).decode().replace("\n", "\r\n")
-        for name, value in forge.answer(leaf).items()
+        for name, value in chains.answer(leaf).items()
     }
 
 
-def crlf_pem(forge: Forge, leaf: x509.Certificate, _param: str) -> Fields:
+def crlf_pem(chains: ChainBuilder, leaf: x509.Certificate, _param: str) -> Fields:
     """Legal: PEM with CRLF line ends."""
-    leaf_pem, ca_pem = (text.replace(b"\n", b"\r\n") for text in forge.pem(leaf))
+    leaf_pem, ca_pem = (text.replace(b"\n", b"\r\n") for text in chains.pem(leaf))
     return encoded(leaf=leaf_pem, ca=ca_pem, chain=leaf_pem + ca_pem)
 
 
-def wrapped_in_text(forge: Forge, leaf: x509.Certificate, _param: str) -> Fields:
+def wrapped_in_text(chains: ChainBuilder, leaf: x509.Certificate, _param: str) -> Fields:
     """Text before, between and after the blocks, as `openssl x509 -text` leaves it."""
-    leaf_pem, ca_pem = forge.pem(leaf)
+    leaf_pem, ca_pem = chains.pem(leaf)
     leaf_pem, ca_pem = (
         b"Bag Attributes\n    friendlyName: leaf\n" + leaf_pem,
         b"subject=CN = CA\n\n" + ca_pem + b"# end\n",
@@ -299,9 +299,9 @@ def wrapped_in_text(forge: Forge, leaf: x509.Certificate, _param: str) -> Fields
     return encoded(leaf=leaf_pem, ca=ca_pem, chain=leaf_pem + ca_pem)
 
 
-def server_usage(forge: Forge, _leaf: x509.Certificate, _param: str) -> Fields:
-    """With the extended key usage of a server; the door refuses it (alert 43)."""
-    return forge.answer(forge.leaf(usage=ExtendedKeyUsageOID.SERVER_AUTH))
+def server_usage(chains: ChainBuilder, _leaf: x509.Certificate, _param: str) -> Fields:
+    """With the extended key usage of a server; the listener refuses it (alert 43)."""
+    return chains.answer(chains.leaf(usage=ExtendedKeyUsageOID.SERVER_AUTH))
 
 
 CHAINS = (
@@ -310,8 +310,8 @@ CHAINS = (
     SignResult("expired", "ended an hour ago", expired),
     SignResult("not-yet-valid", "begins so much later", not_yet_valid, default="1d", check=parse_seconds),
     SignResult("short-lived", "legal: good for this long", short_lived, default="60s", check=parse_seconds),
-    SignResult("stranger", "signed by an unknown key, announcing the known CA", stranger),
-    SignResult("new-ca", "consistent, from a CA that the door does not accept", new_ca),
+    SignResult("forged-signature", "signed by another key than that of the CA it names", forged_signature),
+    SignResult("new-ca", "consistent, from a CA that the listener does not accept", new_ca),
     SignResult("shuffled", "the chain in reverse order", shuffled),
     SignResult("leaf-mismatch", "clientCertificate differs from the chain's first", leaf_mismatch),
     SignResult("leaf-only", "nothing above the leaf", leaf_only),

@@ -44,9 +44,9 @@ def other_key_algorithm(result: Result, param: str) -> Result:
 
 
 def given_subject(result: Result, param: str) -> Result:
-    """Any text; `{cn}` stands for the client id, `{subject}` for the honest subject."""
-    honest = result[_INFO]["subject"]
-    text = param.replace("{cn}", honest.rpartition("CN=")[2]).replace("{subject}", honest)
+    """Any text; `{cn}` stands for the client id, `{subject}` for the right subject."""
+    right = result[_INFO]["subject"]
+    text = param.replace("{cn}", right.rpartition("CN=")[2]).replace("{subject}", right)
     return {**result, _INFO: {**result[_INFO], "subject": text}}
 
 
@@ -134,7 +134,7 @@ CONFIGURATIONS = (
     ConfigurationResult("subject-without-cn", "no CN", subject("O=Org,OU=OrgUnit,C=DE")),
     ConfigurationResult(
         "subject-other-cn",
-        "somebody else's CN",
+        "another client's CN",
         subject("O=Org,OU=OrgUnit,L=locality,ST=province,C=DE,CN=00000000-0000-4000-8000-000000000000"),
     ),
     ConfigurationResult("subject-twice", "every key twice", subject("{subject},{subject}")),

@@ -13,9 +13,9 @@ from typing import Any
 
 from .. import http
 from ..clock import parse_seconds
-from ..connection import PATIENCE_SECONDS, Line, Wire
+from ..connection import PATIENCE_SECONDS, Connection, Wire
 from ..http import JSON, Answer
-from .plan import Circumstance, Delay, Delivery, Rewrite
+from .plan import Delay, LostAnswer, Rewrite, Situation
 
 _RARELY = 0.1  # in chaos: what costs a client its whole timeout, or much memory
 _MEBIBYTE = 2**20
@@ -28,60 +28,60 @@ _CHUNKED_HEAD = (
 )
 
 
-def content_type(answer: Answer, _circumstance: Circumstance, param: str) -> Answer:
+def content_type(answer: Answer, _situation: Situation, param: str) -> Answer:
     """The same body under another type."""
     return replace(answer, content_type=param)
 
 
 def instead(body: bytes, type_: str = JSON, *, status: int = 200) -> Any:
     """A rewrite that replaces the body."""
-    return lambda _answer, _circumstance, _param: Answer(status, body, type_)
+    return lambda _answer, _situation, _param: Answer(status, body, type_)
 
 
-def null_result(_answer: Answer, circumstance: Circumstance, _param: str) -> Answer:
+def null_result(_answer: Answer, situation: Situation, _param: str) -> Answer:
     """`{"data":{"<alias>":null}}`."""
-    return http.graphql({circumstance.response_key: None})
+    return http.graphql({situation.response_key: None})
 
 
-def missing_field(answer: Answer, circumstance: Circumstance, param: str) -> Answer:
+def missing_field(answer: Answer, situation: Situation, param: str) -> Answer:
     """Without a field of the result, which GraphQL does not allow."""
-    return _change_result(answer, circumstance, lambda result: result.pop(param, None))
+    return _change_result(answer, situation, lambda result: result.pop(param, None))
 
 
-def null_field(answer: Answer, circumstance: Circumstance, param: str) -> Answer:
+def null_field(answer: Answer, situation: Situation, param: str) -> Answer:
     """A field of the result null although the schema forbids it."""
-    return _change_result(answer, circumstance, lambda result: result.update({param: None}))
+    return _change_result(answer, situation, lambda result: result.update({param: None}))
 
 
-def wrong_types(answer: Answer, circumstance: Circumstance, _param: str) -> Answer:
+def wrong_types(answer: Answer, situation: Situation, _param: str) -> Answer:
     """A number wherever a text belongs, a list wherever an object does."""
     return _change_result(
         answer,
-        circumstance,
+        situation,
         lambda result: result.update(
             {key: [1] if isinstance(value, dict) else 1 for key, value in result.items()}
         ),
     )
 
 
-def errors_and_data(answer: Answer, _circumstance: Circumstance, _param: str) -> Answer:
+def errors_and_data(answer: Answer, _situation: Situation, _param: str) -> Answer:
     """A full result together with an error: partial success, which the real one never gives."""
     content = json.loads(answer.body or b"{}")
     errors = [{"message": "something went wrong", "path": ["result"]}]
     return replace(answer, body=http.as_go_json({"errors": errors, "data": content.get("data")}))
 
 
-def deep_json(_answer: Answer, _circumstance: Circumstance, _param: str) -> Answer:
+def deep_json(_answer: Answer, _situation: Situation, _param: str) -> Answer:
     """JSON so deep that a recursive parser gives up."""
     return Answer(200, b'{"data":' + b"[" * _DEPTH + b"]" * _DEPTH + b"}", JSON)
 
 
-def huge_body(answer: Answer, _circumstance: Circumstance, param: str) -> Answer:
-    """The honest answer after so many MiB of legal white space."""
+def huge_body(answer: Answer, _situation: Situation, param: str) -> Answer:
+    """The right answer after so many MiB of legal white space."""
     return replace(answer, body=_BLANK * int(param) + answer.body)
 
 
-def gzip_bomb(answer: Answer, _circumstance: Circumstance, param: str) -> Answer:
+def gzip_bomb(answer: Answer, _situation: Situation, param: str) -> Answer:
     """The same, compressed a thousandfold."""
     bombed = replace(answer, body=_bomb(int(param), answer.body))
     return bombed.with_header("Content-Encoding", "gzip")
@@ -94,10 +94,10 @@ def whole_number(text: str) -> int:
     return int(text)
 
 
-def _change_result(answer: Answer, circumstance: Circumstance, change: Any) -> Answer:
+def _change_result(answer: Answer, situation: Situation, change: Any) -> Answer:
     try:
         content = json.loads(answer.body)
-        result = content["data"][circumstance.response_key]
+        result = content["data"][situation.response_key]
     except (ValueError, KeyError, TypeError):
         return answer
     if isinstance(result, dict):
@@ -120,76 +120,76 @@ def _bomb(mebibytes: int, tail: bytes) -> bytes:
     return head + block * mebibytes + end + checksum.to_bytes(4, "little") + size.to_bytes(4, "little")
 
 
-async def reset(line: Line, _wire: Wire, _param: str) -> None:
+async def reset(connection: Connection, _wire: Wire, _param: str) -> None:
     """A TCP reset instead of the answer."""
-    line.reset()
+    connection.reset()
 
 
-async def close(line: Line, _wire: Wire, _param: str) -> None:
+async def close(connection: Connection, _wire: Wire, _param: str) -> None:
     """An orderly end instead of the answer."""
-    await line.finish()
+    await connection.finish()
 
 
-async def hang_headers(line: Line, _wire: Wire, _param: str) -> None:
+async def hang_headers(connection: Connection, _wire: Wire, _param: str) -> None:
     """Silence instead of the answer."""
-    await line.until_left()
+    await connection.until_closed()
 
 
-async def hang_body(line: Line, wire: Wire, _param: str) -> None:
+async def hang_body(connection: Connection, wire: Wire, _param: str) -> None:
     """Head and half of the body, then silence."""
-    await line.send(wire.head + wire.body[: len(wire.body) // 2])
-    await line.until_left()
+    await connection.send(wire.head + wire.body[: len(wire.body) // 2])
+    await connection.until_closed()
 
 
-async def half_answer(line: Line, wire: Wire, _param: str) -> None:
+async def half_answer(connection: Connection, wire: Wire, _param: str) -> None:
     """Head and half of the body, then an orderly end."""
-    await line.send(wire.head + wire.body[: len(wire.body) // 2])
-    await line.finish()
+    await connection.send(wire.head + wire.body[: len(wire.body) // 2])
+    await connection.finish()
 
 
-async def half_head(line: Line, wire: Wire, _param: str) -> None:
+async def half_head(connection: Connection, wire: Wire, _param: str) -> None:
     """Half of the head, then an orderly end."""
-    await line.send(wire.head[: len(wire.head) // 2])
-    await line.finish()
+    await connection.send(wire.head[: len(wire.head) // 2])
+    await connection.finish()
 
 
-async def drip(line: Line, wire: Wire, param: str) -> None:
+async def drip(connection: Connection, wire: Wire, param: str) -> None:
     """One byte at a time: a read timeout never fires, only a limit for the whole call does."""
     pause = parse_seconds(param)
     async with asyncio.timeout(PATIENCE_SECONDS):
         for byte in wire.head + wire.body:
-            await line.send(bytes([byte]))
+            await connection.send(bytes([byte]))
             await asyncio.sleep(pause)
-    await line.finish()
+    await connection.finish()
 
 
-async def endless_body(line: Line, _wire: Wire, _param: str) -> None:
+async def endless_body(connection: Connection, _wire: Wire, _param: str) -> None:
     """A chunked body of spaces, until the client has enough."""
     chunk = b"%x\r\n%s\r\n" % (len(_FILLER), _FILLER)
     async with asyncio.timeout(PATIENCE_SECONDS):
-        await line.send(_CHUNKED_HEAD + b"2\r\n{ \r\n")
+        await connection.send(_CHUNKED_HEAD + b"2\r\n{ \r\n")
         while True:
-            await line.send(chunk)
+            await connection.send(chunk)
             await asyncio.sleep(0)  # a fast reader must not keep the other connections waiting
 
 
-async def endless_headers(line: Line, _wire: Wire, _param: str) -> None:
+async def endless_headers(connection: Connection, _wire: Wire, _param: str) -> None:
     """Header after header, until the client has enough."""
     async with asyncio.timeout(PATIENCE_SECONDS):
-        await line.send(b"HTTP/1.1 200 OK\r\n")
+        await connection.send(b"HTTP/1.1 200 OK\r\n")
         while True:
-            await line.send(b"x-filler: " + _FILLER[:1000].replace(b" ", b"x") + b"\r\n")
+            await connection.send(b"x-filler: " + _FILLER[:1000].replace(b" ", b"x") + b"\r\n")
             await asyncio.sleep(0)
 
 
-async def not_http(line: Line, _wire: Wire, _param: str) -> None:
+async def not_http(connection: Connection, _wire: Wire, _param: str) -> None:
     """The greeting of another protocol."""
-    await line.send(b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n")
-    await line.finish()
+    await connection.send(b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n")
+    await connection.finish()
 
 
 REWRITES = (
-    Rewrite("wrong-content-type", "the honest body under this type", content_type, default="text/plain"),
+    Rewrite("wrong-content-type", "the right body under this type", content_type, default="text/plain"),
     Rewrite("null-data", "data is null, and there is no error", instead(b'{"data":null}')),
     Rewrite("no-data", "neither data nor errors", instead(b"{}")),
     Rewrite("empty-200", "an empty body", instead(b"")),
@@ -248,9 +248,9 @@ REWRITES = (
 
 TRANSPORT = (
     Delay("slow", "the answer takes so much longer", parse_seconds, default="1s", check=parse_seconds),
-    Delivery("hang-headers", "silence instead of the answer", hang_headers, weight=_RARELY),
-    Delivery("hang-body", "silence after half of the body", hang_body, weight=_RARELY),
-    Delivery(
+    LostAnswer("hang-headers", "silence instead of the answer", hang_headers, weight=_RARELY),
+    LostAnswer("hang-body", "silence after half of the body", hang_body, weight=_RARELY),
+    LostAnswer(
         "drip",
         "one byte, pause, one byte",
         drip,
@@ -258,11 +258,11 @@ TRANSPORT = (
         check=parse_seconds,
         weight=_RARELY,
     ),
-    Delivery("endless-body", "a body without end", endless_body, weight=_RARELY),
-    Delivery("endless-headers", "headers without end", endless_headers),
-    Delivery("reset-after-acting", "a reset; the answer is lost", reset),
-    Delivery("close-after-acting", "an orderly end; the answer is lost", close),
-    Delivery("half-answer", "an orderly end after half of the body", half_answer),
-    Delivery("half-head", "an orderly end after half of the head", half_head),
-    Delivery("not-http", "the greeting of another protocol", not_http),
+    LostAnswer("endless-body", "a body without end", endless_body, weight=_RARELY),
+    LostAnswer("endless-headers", "headers without end", endless_headers),
+    LostAnswer("reset-after-acting", "a reset; the answer is lost", reset),
+    LostAnswer("close-after-acting", "an orderly end; the answer is lost", close),
+    LostAnswer("half-answer", "an orderly end after half of the body", half_answer),
+    LostAnswer("half-head", "an orderly end after half of the head", half_head),
+    LostAnswer("not-http", "the greeting of another protocol", not_http),
 )

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from cryptography import x509
 
-from ..connection import Line, Wire
+from ..connection import Connection, Wire
 from ..http import Answer
-from ..options import DoorName
-from ..tls import Disguise
+from ..options import ListenerName
+from ..tls import ContextFactory
 
 if TYPE_CHECKING:
-    from .chains import Forge
+    from .chains import ChainBuilder
 
 OPERATIONS = ("configuration", "sign", "probe", "revoke", "director", "connect", "any")
 _SPEC = re.compile(r"([a-z0-9-]+)(?:@([a-z]+))?(?:\*(\d+))?(?::(.*))?", re.DOTALL)
@@ -37,17 +37,17 @@ _CONNECT_SHARE = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Circumstance:
+class Situation:
     """The operation is `connect` for a connection; the age is that of the presented certificate."""
 
     operation: str
-    door: DoorName
+    listener: ListenerName
     now: datetime
     response_key: str = "result"
     certificate_age: float | None = None
 
 
-def _always(_circumstance: Circumstance, _param: str) -> bool:
+def _always(_situation: Situation, _param: str) -> bool:
     return True
 
 
@@ -71,51 +71,51 @@ class Fault:
     check: Callable[[str], object] = str
     operation: str = "any"
     weight: float = 1.0
-    when: Callable[[Circumstance, str], bool] = _always
+    when: Callable[[Situation, str], bool] = _always
 
 
 @dataclass(frozen=True, slots=True)
-class Misconnection(Fault):
+class ConnectionFault(Fault):
     """Below TLS or in the handshake; the connection ends with it."""
 
-    act: Callable[[Line, ssl.SSLContext, str], Awaitable[None]]
+    act: Callable[[Connection, ssl.SSLContext, str], Awaitable[None]]
     operation: str = field(default="connect", kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Disguised(Fault):
-    """The handshake is genuine, with another certificate or other trust than the door's own."""
+class TLSFault(Fault):
+    """The handshake is genuine, with another certificate or another trust anchor than the listener's own."""
 
-    act: Disguise
+    act: ContextFactory
     operation: str = field(default="connect", kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
 class EdgeAnswer(Fault):
-    """Ingress or Oathkeeper answers before anybody looked at token or certificate: nothing is burnt."""
+    """Ingress or Oathkeeper answers before token and certificate were looked at: no token is consumed."""
 
-    act: Callable[[Circumstance, str], Answer]
-
-
-@dataclass(frozen=True, slots=True)
-class EdgeDelivery(Fault):
-    """The connection breaks before anybody acted: nothing is burnt."""
-
-    act: Callable[[Line, Wire, str], Awaitable[None]]
+    act: Callable[[Situation, str], Answer]
 
 
 @dataclass(frozen=True, slots=True)
-class GateAnswer(Fault):
-    """Somebody answers after a token was consumed, before the Connector acts: the token is burnt."""
+class EdgeDisconnect(Fault):
+    """The connection breaks before anything was done: no token is consumed."""
 
-    act: Callable[[Circumstance, str], Answer]
+    act: Callable[[Connection, Wire, str], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Message(Fault):
+class GatewayAnswer(Fault):
+    """The hydrator or the gateway answers: a token is consumed, and the Connector does not act."""
+
+    act: Callable[[Situation, str], Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorMessage(Fault):
     """The Connector answers 200 with this GraphQL error, perhaps late; nothing is minted or signed."""
 
-    act: Callable[[Circumstance, str], str]
+    act: Callable[[Situation, str], str]
     delay: Callable[[str], float] = field(default=_at_once, kw_only=True)
 
 
@@ -131,20 +131,20 @@ class ConfigurationResult(Fault):
 class SignResult(Fault):
     """The Connector signs, and answers something odd."""
 
-    act: "Callable[[Forge, x509.Certificate, str], dict[str, str]]"
+    act: "Callable[[ChainBuilder, x509.Certificate, str], dict[str, str]]"
     operation: str = field(default="sign", kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Rewrite(Fault):
-    """The Connector acted; its answer is spoilt on the way."""
+    """The Connector acted; its answer arrives changed."""
 
-    act: Callable[[Answer, Circumstance, str], Answer]
+    act: Callable[[Answer, Situation, str], Answer]
 
 
 @dataclass(frozen=True, slots=True)
 class DateHeader(Fault):
-    """The answer, whoever gives it, has another `Date` header; None leaves it out."""
+    """The answer has another `Date` header, whichever part of the system gives it; None leaves it out."""
 
     act: Callable[[datetime, str, int], str | None]
 
@@ -157,10 +157,10 @@ class Delay(Fault):
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery(Fault):
+class LostAnswer(Fault):
     """The Connector acted; the answer does not arrive, or not whole."""
 
-    act: Callable[[Line, Wire, str], Awaitable[None]]
+    act: Callable[[Connection, Wire, str], Awaitable[None]]
 
 
 F = TypeVar("F", bound=Fault)
@@ -168,7 +168,7 @@ F = TypeVar("F", bound=Fault)
 
 @dataclass(slots=True)
 class Active:
-    """A fault in force; `left` is how often it still happens, None for ever; `times` how often it did."""
+    """An active fault: `left` is how often it still happens (None: no limit), `times` how often it did."""
 
     fault: Fault
     operation: str
@@ -177,14 +177,14 @@ class Active:
     spec: str
     times: int = 0
 
-    def concerns(self, circumstance: Circumstance) -> bool:
-        """Whether it steps in here, leaving aside at which point."""
-        connecting = circumstance.operation == "connect"
+    def applies(self, situation: Situation) -> bool:
+        """Whether it applies here, whatever its kind."""
+        connecting = situation.operation == "connect"
         if self.left == 0 or connecting != (self.fault.operation == "connect"):
             return False
-        if self.operation not in ("any", circumstance.operation):
+        if self.operation not in ("any", situation.operation):
             return False
-        return self.fault.when(circumstance, self.param)
+        return self.fault.when(situation, self.param)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,18 +196,18 @@ class Taken(Generic[F]):
     before: int
 
 
-class Occasion:
+class RequestFaults:
     """One request or connection: what it takes from the plan, and the names of what it took."""
 
-    def __init__(self, actives: list[Active], circumstance: Circumstance) -> None:
+    def __init__(self, actives: list[Active], situation: Situation) -> None:
         self._actives = actives
-        self._circumstance = circumstance
+        self._situation = situation
         self.names: list[str] = []
 
     def take(self, kind: type[F]) -> Taken[F] | None:
-        """The first active fault of this kind that concerns this occasion, counted down."""
+        """The first active fault of this kind that applies here, counted down."""
         for active in self._actives:
-            if isinstance(active.fault, kind) and active.concerns(self._circumstance):
+            if isinstance(active.fault, kind) and active.applies(self._situation):
                 if active.left is not None:
                     active.left -= 1
                 active.times += 1
@@ -217,7 +217,8 @@ class Occasion:
 
 
 class FaultPlan:
-    """The active faults, and chaos: with a rate above 0, at most one random fault per occasion besides.
+    """The active faults, and chaos: with a rate above 0, at most one random fault more per
+    request or connection.
 
     With the same seed the same calls in the same order meet the same faults.
     """
@@ -228,7 +229,7 @@ class FaultPlan:
         self.set_chaos(chaos, seed)
 
     def set_chaos(self, rate: float, seed: int | None = None) -> None:
-        """From now on, and from the beginning of a seed: one of our own choice if none is given."""
+        """From now on, and from the beginning of a seed: a random one if none is given."""
         self.chaos = rate
         self.seed = random.SystemRandom().randrange(2**32) if seed is None else seed
         self._rng = random.Random(self.seed)
@@ -250,25 +251,25 @@ class FaultPlan:
             if active.left != 0
         ]
 
-    def occasion(self, circumstance: Circumstance) -> Occasion:
+    def faults_for(self, situation: Situation) -> RequestFaults:
         """What a request or a connection may meet."""
         self._actives = [active for active in self._actives if active.left != 0]
-        return Occasion([*self._actives, *self._random(circumstance)], circumstance)
+        return RequestFaults([*self._actives, *self._random(situation)], situation)
 
-    def nothing(self, circumstance: Circumstance) -> Occasion:
-        """What a request meets that no fault concerns."""
-        return Occasion([], circumstance)
+    def no_faults(self, situation: Situation) -> RequestFaults:
+        """Those of a request that no fault applies to: none."""
+        return RequestFaults([], situation)
 
-    def _random(self, circumstance: Circumstance) -> list[Active]:
-        share = _CONNECT_SHARE if circumstance.operation == "connect" else 1.0
+    def _random(self, situation: Situation) -> list[Active]:
+        share = _CONNECT_SHARE if situation.operation == "connect" else 1.0
         if self._rng.random() >= self.chaos * share:
             return []
         candidates = [
             active
             for fault in self._table.values()
             if fault.weight > 0
-            and (active := Active(fault, fault.operation, fault.default or "", 1, fault.name)).concerns(
-                circumstance
+            and (active := Active(fault, fault.operation, fault.default or "", 1, fault.name)).applies(
+                situation
             )
         ]
         return self._rng.choices(candidates, [one.fault.weight for one in candidates]) if candidates else []

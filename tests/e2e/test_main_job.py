@@ -108,7 +108,7 @@ WRONG_ANSWERS = {
     "wrong-subject": (502, "connector-protocol"),
     "expired": (502, "connector-protocol"),
     "not-yet-valid": (502, "connector-protocol"),
-    "stranger": (502, "connector-protocol"),
+    "forged-signature": (502, "connector-protocol"),
     "broken-base64": (502, "connector-protocol"),
     "no-certificate": (502, "connector-protocol"),
     "empty-chain": (502, "connector-protocol"),

@@ -71,7 +71,7 @@ async def ask(
     credential: Credential | None = None,
     headers: dict[str, str] | None = None,
 ) -> httpx.Response:
-    """One GraphQL call: with a token at its door, else with a certificate (the emulator's own by default)."""
+    """One GraphQL call: with a token, or else with a certificate (the emulator's own by default)."""
     content = {"query": document, "variables": variables or {}}
     return await call(emulator, token=token, credential=credential, headers=headers, json=content)
 
@@ -86,7 +86,7 @@ async def call(
     headers: dict[str, str] | None = None,
     **content: Any,
 ) -> httpx.Response:
-    """Any HTTP request at one of the doors, on a connection of its own."""
+    """Any HTTP request at one of the listeners, on a connection of its own."""
     at = emulator.endpoints
     url = at.connector_url if token is None else at.token_connector_url
     given = dict(headers or {}) | ({"Connector-Token": token} if token else {})
@@ -161,13 +161,13 @@ async def exchange(
     context: ssl.SSLContext,
     *,
     request: bytes | None = None,
-    door: str = "mtls",
+    listener: str = "mtls",
     patience: float = 3.0,
     ends: Callable[[bytes], bool] = lambda _received: False,
 ) -> bytes:
     """What a bare TLS client reads until the end, or until it has enough; raises what the socket raised."""
     at = emulator.endpoints
-    url = urlsplit(at.connector_url if door == "mtls" else at.token_connector_url)
+    url = urlsplit(at.connector_url if listener == "mtls" else at.token_connector_url)
 
     def talk() -> bytes:
         received = bytearray()
@@ -183,10 +183,10 @@ async def exchange(
     return await asyncio.to_thread(talk)
 
 
-async def refusal(emulator: Emulator, context: ssl.SSLContext, *, door: str = "mtls") -> str:
-    """OpenSSL's name of the alert with which the door refuses this client."""
+async def refusal(emulator: Emulator, context: ssl.SSLContext, *, listener: str = "mtls") -> str:
+    """OpenSSL's name of the alert with which the listener refuses this client."""
     try:
-        answer = await exchange(emulator, context, door=door)
+        answer = await exchange(emulator, context, listener=listener)
     except ssl.SSLError as error:
         return str(error.reason)
-    raise AssertionError(f"the door let the client in, and said {answer[:100]!r}")
+    raise AssertionError(f"the listener let the client in, and said {answer[:100]!r}")

@@ -1,4 +1,4 @@
-"""The Director behind the certificate-secured door: who is let in, and what it knows."""
+"""The Director behind the certificate-secured listener: who is let in, and what it knows."""
 
 import json
 import re
@@ -113,7 +113,7 @@ async def test_the_answers_name_the_certificate_that_called(emulator: Emulator, 
     assert "compass-emulator-fingerprint" not in (await ask(emulator, PROBE)).headers
 
 
-async def test_it_refuses_what_the_connectors_door_refuses(emulator: Emulator, tmp_path: Path) -> None:
+async def test_it_refuses_what_the_connectors_listener_refuses(emulator: Emulator, tmp_path: Path) -> None:
     fresh = await obtain(emulator, tmp_path / "fresh")
     assert (await ask(emulator, REVOKE, credential=fresh)).status_code == 200
     revoked = await direct(emulator, VIEWER, fresh)
@@ -124,7 +124,7 @@ async def test_it_refuses_what_the_connectors_door_refuses(emulator: Emulator, t
     assert await refusal(emulator, context) == "TLSV1_ALERT_UNKNOWN_CA"
 
 
-async def test_it_is_not_behind_the_token_secured_door(emulator: Emulator) -> None:
+async def test_it_is_not_behind_the_token_secured_listener(emulator: Emulator) -> None:
     url = emulator.endpoints.token_connector_url.replace("/connector/", "/director/")
     async with httpx.AsyncClient(verify=client_context(emulator), trust_env=False) as client:
         answer = await client.post(

@@ -6,16 +6,16 @@ import pytest
 
 from compass_emulator import FAULTS, Emulator
 from compass_emulator.faults.plan import (
-    Circumstance,
+    ConnectionFault,
     Delay,
-    Delivery,
     EdgeAnswer,
+    ErrorMessage,
     Fault,
     FaultPlan,
-    GateAnswer,
-    Message,
-    Misconnection,
+    GatewayAnswer,
+    LostAnswer,
     SignResult,
+    Situation,
     parse_fault,
 )
 from tests.emulator.talking import CONFIGURATION, PROBE, SIGN, ask, first_client_id, make_csr
@@ -28,15 +28,15 @@ def plan(*specs: str, chaos: float = 0.0, seed: int = 1) -> FaultPlan:
     return made
 
 
-def circumstance(operation: str) -> Circumstance:
-    return Circumstance(operation=operation, door="mtls", now=datetime.now(UTC))
+def situation(operation: str) -> Situation:
+    return Situation(operation=operation, listener="mtls", now=datetime.now(UTC))
 
 
 def names(made: FaultPlan, operation: str, *kinds: type[Fault]) -> list[str]:
-    occasion = made.occasion(circumstance(operation))
+    faults = made.faults_for(situation(operation))
     for kind in kinds or (Fault,):
-        occasion.take(kind)
-    return occasion.names
+        faults.take(kind)
+    return faults.names
 
 
 @pytest.mark.parametrize(
@@ -96,20 +96,20 @@ def test_a_counted_fault_happens_so_often() -> None:
 
 def test_a_fault_of_an_operation_leaves_the_others_alone() -> None:
     made = plan("empty-400@sign")
-    assert names(made, "configuration", GateAnswer) == []
-    assert names(made, "sign", GateAnswer) == ["empty-400"]
+    assert names(made, "configuration", GatewayAnswer) == []
+    assert names(made, "sign", GatewayAnswer) == ["empty-400"]
 
 
 def test_the_first_of_a_kind_goes_first_and_kinds_combine() -> None:
     made = plan("empty-400*1", "502-empty", "slow", "half-answer")
-    assert names(made, "probe", GateAnswer, Delay, Delivery) == ["empty-400", "slow", "half-answer"]
-    assert names(made, "probe", GateAnswer, Delay, Delivery) == ["502-empty", "slow", "half-answer"]
+    assert names(made, "probe", GatewayAnswer, Delay, LostAnswer) == ["empty-400", "slow", "half-answer"]
+    assert names(made, "probe", GatewayAnswer, Delay, LostAnswer) == ["502-empty", "slow", "half-answer"]
 
 
 def test_a_fault_of_connections_does_not_touch_requests() -> None:
     made = plan("reset-connect")
-    assert names(made, "probe", Misconnection) == []
-    assert names(made, "connect", Misconnection) == ["reset-connect"]
+    assert names(made, "probe", ConnectionFault) == []
+    assert names(made, "connect", ConnectionFault) == ["reset-connect"]
 
 
 def test_chaos_is_repeatable_and_keeps_its_rate() -> None:
@@ -159,4 +159,4 @@ async def test_a_fault_that_ends_a_request_early_leaves_later_ones_unused(emulat
     emulator.fault("internal-system-error*1")
     assert (await ask(emulator, PROBE)).status_code == 429
     assert "internal system error" in (await ask(emulator, PROBE)).text
-    assert names(plan("internal-system-error"), "probe", Message) == ["internal-system-error"]
+    assert names(plan("internal-system-error"), "probe", ErrorMessage) == ["internal-system-error"]

@@ -232,7 +232,7 @@ CHAINS: dict[str, Callable[[dict[str, bytes]], bool]] = {
     "short-lived:10s": lambda result: (
         good(result) and certificates(result)[0].not_valid_after_utc < NOW + timedelta(seconds=600)
     ),
-    "stranger": lambda result: (
+    "forged-signature": lambda result: (
         not signed_by(*certificates(result))
         and certificates(result)[0].issuer == certificates(result)[1].subject
     ),
@@ -339,7 +339,9 @@ async def test_line_broken_base64_is_legal_and_decodes(emulator: Emulator) -> No
     assert good(fields(answer))
 
 
-async def test_a_chain_of_a_new_ca_is_not_accepted_at_the_door(emulator: Emulator, tmp_path: Path) -> None:
+async def test_a_chain_of_a_new_ca_is_not_accepted_at_the_listener(
+    emulator: Emulator, tmp_path: Path
+) -> None:
     emulator.fault("new-ca")
     credential = save(tmp_path / "new", fields(await answer_to("sign", emulator))["certificateChain"])
     assert await refusal(emulator, client_context(emulator, credential)) == "TLSV1_ALERT_UNKNOWN_CA"
@@ -395,7 +397,7 @@ async def test_a_director_that_hangs_is_told_when_the_connector_gives_up(emulato
 
 @pytest.mark.parametrize("fault", ["root-not-attached", "ca-without-ski", "ca-of-helm"])
 @pytest.mark.parametrize("length", [2, 3])
-async def test_an_odd_but_legal_ca_is_accepted_at_the_door(
+async def test_an_odd_but_legal_ca_is_accepted_at_the_listener(
     folder: Path, tmp_path: Path, fault: str, length: int
 ) -> None:
     async with Emulator.start(EmulatorOptions(dir=folder, chain=length)) as emulator:
@@ -667,13 +669,13 @@ async def overhear(
         (116, "TLSV13_ALERT_CERTIFICATE_REQUIRED"),
     ],
 )
-@pytest.mark.parametrize("door", ["mtls", "token"])
+@pytest.mark.parametrize("listener", ["mtls", "token"])
 async def test_an_alert_of_any_number_answers_the_client_hello(
-    emulator: Emulator, number: int, name: str, door: str
+    emulator: Emulator, number: int, name: str, listener: str
 ) -> None:
     emulator.fault(f"alert@connect*1:{number}")
     context = client_context(emulator, own_credential(emulator))
-    assert await refusal(emulator, context, door=door) == name
+    assert await refusal(emulator, context, listener=listener) == name
     assert emulator.requests[-1]["faults"] == ["alert"]
 
 
@@ -696,22 +698,22 @@ async def test_a_connection_ends_in_answer_to_the_client_hello(
 @pytest.mark.parametrize(
     ("fault", "complaint"),
     [
-        ("server-cert-stranger", "unable to get local issuer certificate"),
+        ("server-cert-unknown-ca", "unable to get local issuer certificate"),
         ("server-cert-expired", "certificate has expired"),
         ("server-cert-wrong-name", "IP address mismatch"),
     ],
 )
-@pytest.mark.parametrize("door", ["mtls", "token"])
+@pytest.mark.parametrize("listener", ["mtls", "token"])
 async def test_a_wrong_server_certificate_is_what_a_client_complains_of(
-    emulator: Emulator, fault: str, complaint: str, door: str
+    emulator: Emulator, fault: str, complaint: str, listener: str
 ) -> None:
     emulator.fault(f"{fault}*1")
     context = client_context(emulator, own_credential(emulator))
     with pytest.raises(ssl.SSLCertVerificationError, match=complaint):
-        await exchange(emulator, context, door=door)
+        await exchange(emulator, context, listener=listener)
 
 
-async def test_a_door_that_trusts_another_ca_refuses_with_a_genuine_alert_48(emulator: Emulator) -> None:
+async def test_a_listener_that_trusts_another_ca_refuses_with_a_genuine_alert_48(emulator: Emulator) -> None:
     emulator.fault("require-other-ca*1")
     assert (await ask(emulator, PROBE, token=emulator.token().token)).status_code == 200
     context = client_context(emulator, own_credential(emulator))

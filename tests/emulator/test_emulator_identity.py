@@ -152,7 +152,7 @@ async def test_the_legacy_url_is_that_of_an_adapter_where_a_call_burns_the_token
     assert [entry["operation"] for entry in emulator.requests] == ["adapter", "adapter", "probe"]
 
 
-async def test_the_adapter_is_not_behind_the_certificate_secured_door(emulator: Emulator) -> None:
+async def test_the_adapter_is_not_behind_the_certificate_secured_listener(emulator: Emulator) -> None:
     url = emulator.endpoints.connector_url.replace(
         "connector/graphql", "v1/applications/signingRequests/info"
     )
@@ -171,7 +171,7 @@ async def test_an_integration_system_gets_no_configuration(emulator: Emulator) -
     assert message(answer).endswith("No token generation for consumer type Integration System")
 
 
-async def test_the_token_is_ignored_at_the_certificate_secured_door(emulator: Emulator) -> None:
+async def test_the_token_is_ignored_at_the_certificate_secured_listener(emulator: Emulator) -> None:
     token = emulator.token().token
     answer = await ask(emulator, CONFIGURATION, headers={"Connector-Token": token})
     assert subject_id(answer) == first_client_id(emulator)

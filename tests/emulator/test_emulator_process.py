@@ -235,7 +235,7 @@ async def test_two_emulators_do_not_share_a_folder(folder: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_stale_endpoints_file_is_gone_before_the_doors_open(folder: Path) -> None:
+async def test_a_stale_endpoints_file_is_gone_before_the_listeners_open(folder: Path) -> None:
     (folder / "endpoints.json").write_text("{}", encoding="utf-8")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         options = EmulatorOptions(dir=folder, mtls_port=taken.getsockname()[1])

@@ -186,7 +186,7 @@ async def answer(emulator: Emulator, contexts: dict[str, ssl.SSLContext], row: d
             emulator,
             contexts[door],
             request=request,
-            door="mtls" if door == "cert" else "token",
+            listener="mtls" if door == "cert" else "token",
             ends=lambda received: complete(received, head=row.get("method") == "HEAD"),
         )
     return raw

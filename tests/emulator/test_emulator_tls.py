@@ -1,4 +1,4 @@
-"""TLS at the doors: genuine alerts of OpenSSL, and a server certificate that strict clients accept."""
+"""TLS at the listeners: genuine alerts of OpenSSL, and a server certificate that strict clients accept."""
 
 import asyncio
 import ssl

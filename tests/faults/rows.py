@@ -64,7 +64,7 @@ CONNECTION = (
     Row("client-cert-expired", UNAUTHENTICATED, ("configuration", "probe", "revoke")),
     Row("client-cert-unknown", UNAUTHENTICATED, ("configuration", "probe", "revoke")),
     Row("require-other-ca", UNAUTHENTICATED, ("configuration", "probe", "revoke")),
-    Row("server-cert-stranger", UNTRUSTED, CONNECTIONS),
+    Row("server-cert-unknown-ca", UNTRUSTED, CONNECTIONS),
     Row("server-cert-expired", UNTRUSTED, CONNECTIONS),
     Row("server-cert-wrong-name", UNTRUSTED, CONNECTIONS),
     Row("hang-connect", TIMEOUT, CONNECTIONS, timeout=0.3),
@@ -185,7 +185,16 @@ CONFIGURATIONS = (
 )
 
 CHAINS = (
-    *_at("sign", PROTOCOL, "wrong-key", "wrong-subject", "expired", "not-yet-valid", "stranger", signed=True),
+    *_at(
+        "sign",
+        PROTOCOL,
+        "wrong-key",
+        "wrong-subject",
+        "expired",
+        "not-yet-valid",
+        "forged-signature",
+        signed=True,
+    ),
     *_at("sign", PROTOCOL, "leaf-mismatch", "leaf-only", "ca-only", "empty-chain", signed=True),
     *_at(
         "sign",

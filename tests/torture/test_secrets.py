@@ -27,7 +27,7 @@ HOSTILE = (
     *("redirect@configuration", "html-200@configuration", "deep-json@configuration"),
     *("empty-400@configuration", "subject-control-characters@configuration", "error-pem-key@sign"),
     *("error-long-base64@sign", "error-control-characters@sign", "error-very-long@sign", "wrong-key@sign"),
-    *("private-key-in-pem@sign", "wrong-subject@sign", "broken-pem@sign", "stranger@sign"),
+    *("private-key-in-pem@sign", "wrong-subject@sign", "broken-pem@sign", "forged-signature@sign"),
     *("csr-bad-pem@sign", "reset-after-acting@sign"),
 )
 SECRETS = {
