@@ -158,6 +158,16 @@ async def test_a_due_renewal_does_not_wait_for_a_token_of_unknown_fate(tmp_path:
     house.close()
 
 
+async def test_the_end_does_not_wait_for_a_token_of_unknown_fate(house: House) -> None:
+    house.connector.script["configuration"].append(UNKNOWN["empty 400"]())
+    sleeping, _ = pause_at(house)
+    connecting = house.scheduler.connect("token-a", TOKEN_URL)
+    await sleeping.wait()
+    async with asyncio.timeout(30):
+        await house.scheduler.stop(timedelta(seconds=5))
+    assert connecting.cancelled()
+
+
 # --- left ---------------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """Revoking: a lost answer, an outage or a bad moment leaves nothing unrevoked, and calls nothing revoked."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from datetime import timedelta
@@ -224,6 +225,27 @@ async def test_one_that_fails_delays_no_other_and_has_its_own_backoff(house: Hou
     await house.run_for(HOUR)
     assert "revocation-failed" not in reasons(house)
     assert len(details(house, "superseded-revoked")) == 4
+
+
+async def test_one_that_hangs_holds_up_neither_the_others_nor_a_renewal_nor_the_end(house: House) -> None:
+    await house.holding()
+    stuck, *others = [await renew(house) for _ in range(3)]
+    call = house.connector.revoke
+
+    async def revoke(door: Door) -> None:
+        await call(door)
+        if door.pair is not None and door.pair.fingerprint == stuck:
+            await asyncio.Event().wait()
+
+    house.connector.revoke = revoke  # type: ignore[method-assign]
+    house.clock.busy = lambda: bool(house.attempts.running())
+    async with asyncio.timeout(60):
+        await house.run_for(HOUR + MINUTE)
+        assert set(others) <= set(revoked(house))
+        before = house.fingerprint
+        house.clock.advance(LIFETIME)
+        await house.run_for(HOUR)
+    assert house.fingerprint != before
 
 
 async def test_one_that_expires_leaves(house: House) -> None:
