@@ -17,6 +17,7 @@
     │  └─ StoreWriteFailed         full, read-only, permission lost
     ├─ ConnectorError              the credential we hold is untouched
     │  ├─ ConnectorUnavailable     unreachable or failing for now; retry_after
+    │  │  └─ DirectorRefused       the Director behind it refuses or fails
     │  ├─ ConnectorTimeout
     │  ├─ ConnectorUntrusted       its server certificate does not verify
     │  ├─ ConnectorRejected        a GraphQL error: it understood and refused
@@ -24,7 +25,8 @@
     │  ├─ ConnectorUnauthenticated no identity of ours was accepted, as by a TLS alert on our certificate
     │  │  └─ NotRecognised         the ambiguous empty 400
     │  ├─ ConnectorProtocol        an answer that breaks the contract
-    │  │  └─ UnusableURL           a URL that can never be called, however long one waits
+    │  │  ├─ UnusableURL           a URL that can never be called, however long one waits
+    │  │  └─ UnusableAnswer        a signed answer that must not be used
     │  └─ UnexpectedFailure        an exception that no adapter knows: internal-error
     ├─ RequestRefused              the local API cannot do this now or for you
     │  ├─ RenewedRecently          retry_after
@@ -141,6 +143,10 @@ class ConnectorUnavailable(ConnectorError):
         self.retry_after = retry_after
 
 
+class DirectorRefused(ConnectorUnavailable):
+    """The Connector could not get what it needs from the Director."""
+
+
 class ConnectorTimeout(ConnectorError):
     code = "connector-timeout"
     retryable = True
@@ -174,6 +180,10 @@ class ConnectorProtocol(ConnectorError):
 
 class UnusableURL(ConnectorProtocol):
     """The URL can never be called; one that cannot be reached now is ConnectorUnavailable."""
+
+
+class UnusableAnswer(ConnectorProtocol):
+    """What the Connector signed does not hold together, or OpenSSL does not load it."""
 
 
 class UnexpectedFailure(ConnectorError):

@@ -150,6 +150,7 @@ def _furnish(settings: Settings, environment: Mapping[str, str], clock: Clock, s
         publishing=_worker("publisher"),
         notifier=notifier,
         journal=events,
+        connector_time=connector_clock.now,
         plan=Plan(settings.connector_url, settings.revoke_superseded_after),
         fit_for_tls=fit_for_tls,
     )

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -163,13 +163,6 @@ async def test_the_end_does_not_wait_for_a_connector_that_is_silent(house: House
     await house.scheduler.stop(timedelta(0))
     await looking
     assert house.renewal.lock.locked() is False
-
-
-async def test_a_date_at_the_end_of_the_calendar_is_passed_over(house: House) -> None:
-    house.connector_clock.note(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC))
-    await house.holding()
-    await house.run_for(MINUTE)
-    assert state(house) is State.CONNECTED
 
 
 # --- clocks -----------------------------------------------------------------------------------------

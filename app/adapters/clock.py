@@ -2,11 +2,23 @@
 
 import asyncio
 import time
+import uuid
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from ..core.generation import Mark
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Clock:
     """The system's clocks. Tests bring their own."""
+
+    def __init__(self) -> None:
+        try:
+            self._boot_id = _BOOT_ID.read_text("ascii").strip()
+        except OSError:  # as in some sandboxes: then no mark survives a restart
+            self._boot_id = str(uuid.uuid4())
 
     def now(self) -> datetime:
         """The wall clock, aware UTC; it can be set, and then jumps."""
@@ -15,6 +27,10 @@ class Clock:
     def elapsed(self) -> timedelta:
         """Time since boot, suspends included; nobody can set it."""
         return timedelta(seconds=time.clock_gettime(time.CLOCK_BOOTTIME))
+
+    def mark(self) -> Mark:
+        """This moment, for a process that may start later."""
+        return Mark(self._boot_id, self.elapsed())
 
     def monotonic(self) -> timedelta:
         """Time since boot without suspends: what says whether a loop still turns."""

@@ -24,7 +24,7 @@ from typing import Any
 
 from ..core.credential import Chain, Credential, check_key, parse_certificates
 from ..core.door import ClientPair
-from ..core.generation import Facts, Generation, Origin, Pending, Signed
+from ..core.generation import Facts, Generation, Mark, Origin, Pending, Signed
 from ..errors import (
     CredentialError,
     NoCredential,
@@ -561,6 +561,8 @@ def _plain(value: Any) -> Any:
     """As JSON. Of a chain only its PEM texts, from which the rest follows."""
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
     if isinstance(value, bytes):
         return value.decode("latin-1")
     if isinstance(value, Chain):
@@ -594,7 +596,17 @@ def _facts(record: Mapping[str, Any]) -> Facts:
         revoke_at=_time(record.get("revoke_at")),
         revoke_sent_at=_time(record.get("revoke_sent_at")),
         revoked_at=_time(record.get("revoked_at")),
+        connector_time=_time(record.get("connector_time")),
+        signature_mark=_mark(record.get("signature_mark")),
+        request_mark=_mark(record.get("request_mark")),
+        drops=record.get("drops", 0),
     )
+
+
+def _mark(record: Mapping[str, Any] | None) -> Mark | None:
+    if record is None:
+        return None
+    return Mark(record["boot_id"], timedelta(seconds=record["since_boot"]))
 
 
 def _pending(record: Mapping[str, Any]) -> Pending:
@@ -610,6 +622,7 @@ def _pending(record: Mapping[str, Any]) -> Pending:
         csr_pem=record["csr_pem"].encode("latin-1"),
         token=record.get("token"),
         token_digest=record.get("token_digest"),
+        request_mark=_mark(record.get("request_mark")),
     )
     if record.get("signed") is None:
         return pending

@@ -20,6 +20,7 @@ from ..errors import (
     ConnectorRejected,
     ConnectorUnauthenticated,
     ConnectorUnavailable,
+    DirectorRefused,
     NotRecognised,
     SubjectRefused,
 )
@@ -30,6 +31,10 @@ from .url import parse_https
 _TOKEN_LIMIT = 4096  # real ones have 88 characters
 _FIELD_LIMIT = 128 * 1024  # ten certificates of RSA 4096 with base64 twice take about 40 KiB
 _DATE_LIMIT = 64
+# Near the ends of the calendar no time can be added or taken away.
+_YEARS = range(2000, 2200)
+# For the library 0001 is 01, and so 2001.
+_YEAR_BEFORE_1000 = re.compile(r" 0[0-9]{3} ")
 
 # Answers of what stands in front of the look at who calls, redirects aside.
 _IN_FRONT = frozenset({401, 403, 404, 408, 429})
@@ -59,7 +64,7 @@ _MESSAGES: tuple[tuple[str, type[ConnectorError], str], ...] = (
         ConnectorRejected,
         "it serves applications and runtimes only, and this identity is neither",
     ),
-    ("Failed to get one-time token", ConnectorUnavailable, "the Director behind it failed"),
+    ("Failed to get one-time token", DirectorRefused, "the Director behind it failed"),
     ("Failed to add hash to revocation list", ConnectorUnavailable, "it cannot write its revocation list"),
     ("consumer type not found", ConnectorUnavailable, _BROKEN_CONTEXT),
     ("tenant not found", ConnectorUnavailable, _BROKEN_CONTEXT),
@@ -110,12 +115,13 @@ class SignedAnswer:
 
 
 def parse_date(headers: Mapping[str, str]) -> datetime | None:
-    """The answer's `Date` as aware UTC, None if there is none to be read."""
-    return _parse_date(_header(headers, "date"))
+    """The answer's `Date` as aware UTC, None if there is none that can be true."""
+    date = _parse_date(_header(headers, "date"))
+    return date if date is not None and date.year in _YEARS else None
 
 
 def _parse_date(text: str | None) -> datetime | None:
-    if text is None or len(text) > _DATE_LIMIT:
+    if text is None or len(text) > _DATE_LIMIT or _YEAR_BEFORE_1000.search(text):
         return None
     try:
         date = parsedate_to_datetime(text)

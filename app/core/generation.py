@@ -1,7 +1,7 @@
 """What the store keeps: generations, and the renewal that is under way."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from .credential import Chain, Credential
@@ -17,11 +17,27 @@ class Origin(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """A moment by a clock that cannot be set: the time since boot, suspends included, and which boot."""
+
+    boot_id: str
+    since_boot: timedelta
+
+    def until(self, later: "Mark") -> timedelta | None:
+        """How much later that is; None if it was in another boot, or the machine was restored from a copy."""
+        passed = later.since_boot - self.since_boot
+        return passed if later.boot_id == self.boot_id and passed >= timedelta(0) else None
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What is known of a credential besides itself: `generation.json`. Times are aware UTC.
 
     `revoke_at`: when to revoke it, once it is superseded. `revoke_sent_at`: when a revocation was sent whose
     outcome is not known.
+    `signature_mark` is when the sign request was sent that it came of, `request_mark` when the last one was
+    that came to nothing. `connector_time` is the Connector's clock at the activation. `drops` counts the
+    signed answers that were given up since.
     """
 
     origin: Origin
@@ -34,6 +50,10 @@ class Facts:
     revoke_at: datetime | None = None
     revoke_sent_at: datetime | None = None
     revoked_at: datetime | None = None
+    connector_time: datetime | None = None
+    signature_mark: Mark | None = None
+    request_mark: Mark | None = None
+    drops: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +85,7 @@ class Pending:
 
     `begun_by` is the fingerprint that was current when it began, None without one. `sign_url` is
     where the CSR goes. A first connection has `token` (token B, a secret) and `token_digest` (of token A).
+    `request_mark` is when the last sign request was sent.
     """
 
     origin: Origin
@@ -79,6 +100,7 @@ class Pending:
     token: str | None = field(default=None, repr=False)
     token_digest: str | None = None
     signed: Signed | None = None
+    request_mark: Mark | None = None
 
 
 def why_not_imported(given: Chain, held: Chain) -> str | None:

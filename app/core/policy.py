@@ -8,7 +8,15 @@ import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from ..errors import ConnectorRejected, ConnectorUnauthenticated, ConnectorUnavailable, SidecarError
+from ..errors import (
+    ConnectorError,
+    ConnectorRejected,
+    ConnectorUnauthenticated,
+    ConnectorUnavailable,
+    DirectorRefused,
+    SidecarError,
+    UnusableAnswer,
+)
 from .credential import Chain
 from .generation import Generation, Origin, Pending
 
@@ -16,9 +24,14 @@ from .generation import Generation, Origin, Pending
 LOOK = timedelta(seconds=30)
 # In `expired` attempts still go out, since our clock may be the wrong one.
 EXPIRED_INTERVAL = timedelta(minutes=15)
-UNMOVED_INTERVAL = timedelta(minutes=15)
+# The least time after a renewal that gained nothing, as far as it can be seen.
+_PAUSE_WITHOUT_GAIN = timedelta(minutes=15)
+_PAUSE_AFTER_DROP = timedelta(minutes=10)
+_LONGEST_PAUSE_AFTER_DROP = timedelta(hours=24)
 PROOF_PATIENCE = timedelta(minutes=10)
 CSR_MAX_AGE = timedelta(hours=1)
+# The second token of a first connection is good for five minutes, whatever pause an operator wants.
+_RESUME_INTERVAL = timedelta(seconds=10)
 # More than all calls of an attempt take at their own limits: what lasts longer hangs.
 ATTEMPT_LIMIT = timedelta(minutes=15)
 _TIME_TO_RENEW = timedelta(seconds=10)
@@ -28,6 +41,7 @@ _SHORTEST_WAIT = timedelta(milliseconds=100)
 _FIRST_WAIT = timedelta(seconds=1)
 # A refusal is rarely cured by itself in seconds, and the gateway's buckets are shared by everybody.
 _FIRST_WAIT_AFTER_REFUSAL = timedelta(minutes=1)
+_REFUSING = frozenset({403, 404})
 _LONGEST_WAIT = timedelta(hours=1)
 
 
@@ -81,10 +95,13 @@ def in_danger(chain: Chain | None, now: datetime) -> bool:
 
 def longest_wait(chain: Chain | None, now: datetime) -> timedelta:
     """The cap of the backoff: ten attempts must always fit in what is left."""
+    return max(_cap(chain, now), _SHORTEST_WAIT)
+
+
+def _cap(chain: Chain | None, now: datetime) -> timedelta:
     if chain is None or not lives(chain, now):
         return EXPIRED_INTERVAL
-    cap = min(_LONGEST_WAIT, max(timedelta(minutes=5), lifetime(chain) / 500))
-    return max(min(left(chain, now) / 10, cap), _SHORTEST_WAIT)
+    return min(_LONGEST_WAIT, max(timedelta(minutes=5), lifetime(chain) / 500), left(chain, now) / 10)
 
 
 def backoff(
@@ -96,16 +113,20 @@ def backoff(
     """
     if chain is not None and not lives(chain, now):
         return EXPIRED_INTERVAL
+    # 2**20 s are twelve days: past every cap, and far from an overflow.
+    ceiling = min(_first_wait(error) * (1 << min(failures - 1, 20)), _cap(chain, now))
+    wait = ceiling * draw
     retry_after = error.retry_after if isinstance(error, ConnectorUnavailable) else None
     if retry_after is not None:
-        # RFC 9110 allows `Retry-After: 0`, which must not make us ask ten times a second.
-        asked = min(max(retry_after, _FIRST_WAIT), _longest_asked(chain, now))
-        return max(asked * (1 + draw / 10), _SHORTEST_WAIT)
-    refused = isinstance(error, ConnectorRejected | ConnectorUnauthenticated)
-    first = _FIRST_WAIT_AFTER_REFUSAL if refused else _FIRST_WAIT
-    # 2**20 s are twelve days: past every cap, and far from an overflow.
-    ceiling = min(first * (1 << min(failures - 1, 20)), longest_wait(chain, now))
-    return max(ceiling * draw, _SHORTEST_WAIT)
+        wait = max(wait, min(retry_after, _longest_asked(chain, now))) * (1 + draw / 10)
+    return max(wait, _SHORTEST_WAIT)
+
+
+def _first_wait(error: SidecarError) -> timedelta:
+    refused = isinstance(
+        error, ConnectorRejected | ConnectorUnauthenticated | DirectorRefused | UnusableAnswer
+    ) or (isinstance(error, ConnectorError) and error.status in _REFUSING)
+    return _FIRST_WAIT_AFTER_REFUSAL if refused else _FIRST_WAIT
 
 
 def _longest_asked(chain: Chain | None, now: datetime) -> timedelta:
@@ -128,6 +149,19 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """How long ago things were, by a clock that cannot be set; None: never, or before this boot.
+
+    `request`: the last sign request that was sent, or the last signed answer that was dropped.
+    `signature`: the request that the credential in use came of. `start`: the start of this process.
+    """
+
+    request: timedelta | None = None
+    signature: timedelta | None = None
+    start: timedelta = timedelta.max
+
+
+@dataclass(frozen=True, slots=True)
 class Situation:
     """All that a decision depends on."""
 
@@ -136,6 +170,7 @@ class Situation:
     failed: Failed | None
     policy: Policy
     instance_id: str
+    pace: Pace = Pace()
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +200,7 @@ Decision = Wait | Renew | Connect
 def decide(situation: Situation, now: datetime) -> Decision:
     """What to do at this moment."""
     generation, pending = situation.generation, situation.pending
-    ready_at = _ready_at(situation, now)
+    ready_at = max(_ready_at(situation, now), now + _pause_of_connection(situation))
     if now < ready_at:
         return Wait(ready_at)
     if pending is not None and (pending.signed is not None or pending.origin is Origin.CONNECT):
@@ -180,22 +215,58 @@ def decide(situation: Situation, now: datetime) -> Decision:
     return Renew("due" if lives(generation.chain, now) else "expired")
 
 
+def _pause_of_connection(situation: Situation) -> timedelta:
+    """For a first connection that was cut off before its signature."""
+    pending = situation.pending
+    if pending is None or pending.signed is not None or pending.origin is not Origin.CONNECT:
+        return timedelta(0)
+    return _remaining(min(situation.policy.min_interval, _RESUME_INTERVAL), situation.pace.request)
+
+
 def renewal_at(situation: Situation, generation: Generation, now: datetime) -> datetime:
-    """When the loop renews if nothing fails: due, but not too soon after the last renewal."""
+    """When the loop renews if nothing fails: due, but not too soon after the last signature."""
     due_at = situation.policy.due_at(generation.chain, situation.instance_id)
-    facts = generation.facts
-    # An `activated_at` from the future was written before our clock was set back: no reason to wait.
-    if facts.origin is Origin.IMPORT or facts.activated_at > now:
-        return due_at
-    pause = situation.policy.interval(generation.chain)
-    if not moved(generation):
-        pause = max(pause, min(UNMOVED_INTERVAL, lifetime(generation.chain) / 20))
-    elif facts.activated_at >= due_at:
-        # Due, or even expired, as soon as it was there: our clock may be far ahead of the Connector's, and
-        # then the next one would be no better. Or its proof took long, and little is left of it.
-        remaining = left(generation.chain, facts.activated_at) / 10 or lifetime(generation.chain) / 20
-        pause = max(pause, min(UNMOVED_INTERVAL, remaining))
-    return max(due_at, facts.activated_at + pause)
+    return max(due_at, now + _pause(situation, generation, now))
+
+
+def _pause(situation: Situation, generation: Generation, now: datetime) -> timedelta:
+    """How much longer an automatic signature has to wait, whatever clocks and `Date` headers say."""
+    pace = situation.pace
+    return max(
+        _remaining(situation.policy.interval(generation.chain), pace.request),
+        _pause_of_no_use(situation, generation),
+        _remaining(_pause_after_drops(generation, now), _first(pace.request, pace.start)),
+    )
+
+
+def _pause_of_no_use(situation: Situation, generation: Generation) -> timedelta:
+    """For a certificate that is due again although it was signed a moment ago, or that gained nothing."""
+    chain, facts, pace = generation.chain, generation.facts, situation.pace
+    if facts.origin is Origin.IMPORT:
+        return timedelta(0)
+    pause = max(min(_PAUSE_WITHOUT_GAIN, lifetime(chain) / 20), _FIRST_WAIT)
+    due_at = situation.policy.due_at(chain, situation.instance_id)
+    activated_at = max(facts.activated_at, facts.connector_time or facts.activated_at)
+    if activated_at >= due_at or not moved(generation):
+        return _remaining(pause, _first(pace.signature, pace.start))
+    # By the time that has passed it is not due yet: what says so is a clock.
+    return _remaining(min(pause, due_at - chain.not_before), pace.signature)
+
+
+def _pause_after_drops(generation: Generation, now: datetime) -> timedelta:
+    """After signed answers that could not be proven: a next one may be no better."""
+    if not generation.facts.drops:
+        return timedelta(0)
+    pause = _PAUSE_AFTER_DROP * (1 << min(generation.facts.drops - 1, 10))
+    return min(pause, _LONGEST_PAUSE_AFTER_DROP, left(generation.chain, now) / 10)
+
+
+def _remaining(pause: timedelta, ago: timedelta | None) -> timedelta:
+    return pause - ago if ago is not None and ago < pause else timedelta(0)
+
+
+def _first(ago: timedelta | None, otherwise: timedelta) -> timedelta:
+    return ago if ago is not None else otherwise
 
 
 def last_success(generation: Generation) -> datetime | None:
@@ -220,5 +291,7 @@ def _ready_at(situation: Situation, now: datetime) -> datetime:
     if failed is None:
         return now
     chain = situation.generation.chain if situation.generation is not None else None
-    cap = _longest_asked(chain, now) * 1.1 if failed.asked_to_wait else longest_wait(chain, now)
+    cap = longest_wait(chain, now)
+    if failed.asked_to_wait:
+        cap = max(_cap(chain, now), _longest_asked(chain, now) * 1.1)
     return now + max(min(failed.wait, cap) - failed.ago, timedelta(0))

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 from ..core.credential import Chain
@@ -124,11 +125,11 @@ class Attempts:
         if self._renewing is not None and not self._renewing.done():
             return self._renewing
         self._check_renewable()
-        return self._renew_with(self._check_renewable)
+        return self._renew_with(self._check_renewable, pause=timedelta(0))
 
     def renew_unless(self, check: Callable[[], None]) -> asyncio.Task[Renewed]:
         """The loop's renewal: `check` is asked again under the lock, and raises if it is not due any more."""
-        return self._renew_with(check)
+        return self._renew_with(check, pause=self._pause())
 
     def connect(self, token: OneTimeToken) -> asyncio.Task[Renewed]:
         """A new connection, or the one that this token has begun. Raises Busy or ConnectorError at once."""
@@ -146,7 +147,7 @@ class Attempts:
         """What is pending is resumed by whichever attempt comes next."""
         if self._renewing is not None and not self._renewing.done():
             return self._renewing
-        return self._renew_with(_no_check)
+        return self._renew_with(_no_check, pause=timedelta(0))
 
     def revoke(self, fingerprint: str) -> asyncio.Task[None]:
         """Raises Busy, NotCurrent, CredentialRevoked or NoCredential at once."""
@@ -174,10 +175,16 @@ class Attempts:
                 "the last renewal was a moment ago", retry_after=self._policy.min_interval - passed
             )
 
-    def _renew_with(self, check: Callable[[], None]) -> asyncio.Task[Renewed]:
-        self._renewing = asyncio.create_task(self._make("renewed", self._renewal.attempt, check=check))
+    def _renew_with(self, check: Callable[[], None], *, pause: timedelta) -> asyncio.Task[Renewed]:
+        work = partial(self._renewal.attempt, pause=pause)
+        self._renewing = asyncio.create_task(self._make("renewed", work, check=check))
         self._renewing.add_done_callback(self._ended)
         return self._renewing
+
+    def _pause(self) -> timedelta:
+        """The least time between two sign requests within an attempt of the loop."""
+        generation = self._renewal.generation
+        return self._policy.interval(generation.chain) if generation is not None else timedelta(0)
 
     def _begin_exclusive(self, work: Coroutine[None, None, T]) -> asyncio.Task[T]:
         if self.busy():

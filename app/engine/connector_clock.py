@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-_YEARS = range(2000, 2200)
-
 
 class ConnectorClock:
     """Goes on by itself between answers, by a clock of ours that nobody can set."""
@@ -14,12 +12,7 @@ class ConnectorClock:
         self._last: tuple[datetime, timedelta] | None = None
 
     def note(self, date: datetime) -> None:
-        """The `Date` of an answer that has just arrived; whole seconds, so up to one late.
-
-        One that is no time of ours is passed over: near the end of the calendar nothing can be added.
-        """
-        if date.year not in _YEARS:
-            return
+        """The `Date` of an answer that has just arrived; whole seconds, so up to one late."""
         self._last = (date, self._elapsed())
 
     def now(self) -> datetime | None:

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from cryptography import x509
@@ -21,8 +21,8 @@ from ..core.answer import Configuration, SignedAnswer
 from ..core.credential import Chain, Credential, load_public_key, render_private_key
 from ..core.csr import make_csr, parse_subject
 from ..core.door import ClientPair, Door
-from ..core.generation import Facts, Generation, Origin, Pending, Signed, why_not_imported
-from ..core.policy import CSR_MAX_AGE, PROOF_PATIENCE, in_danger
+from ..core.generation import Facts, Generation, Mark, Origin, Pending, Signed, why_not_imported
+from ..core.policy import CSR_MAX_AGE, PROOF_PATIENCE, Pace, in_danger
 from ..core.text import rfc3339
 from ..core.token import Fate, OneTimeToken, fate_after
 from ..errors import (
@@ -39,6 +39,7 @@ from ..errors import (
     StoreError,
     StoreWriteFailed,
     SubjectRefused,
+    UnusableAnswer,
     UnusableURL,
 )
 from .ports import Clock, Connector, Journal, Keys, Notifier, Publisher, Store, Worker
@@ -82,6 +83,7 @@ class Renewal:
         publishing: Worker,
         notifier: Notifier,
         journal: Journal,
+        connector_time: Callable[[], datetime | None],
         plan: Plan,
         fit_for_tls: Callable[[Credential], Credential],
     ) -> None:
@@ -95,8 +97,11 @@ class Renewal:
         self._publishing = publishing
         self._notifier = notifier
         self._journal = journal
+        self._connector_time = connector_time
         self._plan = plan
         self._fit_for_tls = fit_for_tls
+        self._started = clock.mark()
+        self._last_request: Mark | None = None
         self.lock = asyncio.Lock()
         self.generation: Generation | None = None
         self.pending: Pending | None = None
@@ -125,6 +130,7 @@ class Renewal:
         except StoreDamaged as error:
             self._journal.record("store-damaged", code=error.code, detail=error.detail)
         self.pending = await self._disk(self._store.pending)
+        self._last_request = self._stored_request()
         if self.pending is not None and self.pending.begun_by != self._fingerprint():
             await self.drop_pending("it was begun with another credential")
         generation = self.generation
@@ -143,6 +149,25 @@ class Renewal:
             if fit != self.generation.credential:
                 self.generation = await self._disk(self._store.activate, fit, self.generation.facts)
 
+    def _stored_request(self) -> Mark | None:
+        """When the last sign request was sent, as far as the store knows it of this boot."""
+        marks = [self.pending.request_mark] if self.pending is not None else []
+        if self.generation is not None:
+            marks += [self.generation.facts.request_mark, self.generation.facts.signature_mark]
+        ours = [each for each in marks if each is not None and each.until(self._started) is not None]
+        return max(ours, key=lambda mark: mark.since_boot, default=None)
+
+    def pace(self) -> Pace:
+        """How long ago the last signatures were asked for."""
+        now = self._clock.mark()
+        request = self._last_request
+        signature = self.generation.facts.signature_mark if self.generation is not None else None
+        return Pace(
+            request=request.until(now) if request is not None else None,
+            signature=signature.until(now) if signature is not None else None,
+            start=self._started.until(now) or timedelta(0),
+        )
+
     def _fingerprint(self) -> str | None:
         return self.generation.chain.fingerprint if self.generation is not None else None
 
@@ -153,10 +178,11 @@ class Renewal:
 
     # --- renew ---------------------------------------------------------------------------------
 
-    async def attempt(self, correlation_id: str) -> Generation:
+    async def attempt(self, correlation_id: str, *, pause: timedelta = timedelta(0)) -> Generation:
         """Renew, or go on with what is pending; returns the generation now in use.
 
-        The caller holds `lock`. Raises ConnectorError, StoreError or NoCredential.
+        `pause` is kept between two sign requests. The caller holds `lock`. Raises ConnectorError,
+        StoreError or NoCredential.
         """
         pending = await self._resumable()
         try:
@@ -165,6 +191,7 @@ class Renewal:
             if pending is not None and pending.origin is Origin.CONNECT:
                 raise
         # The subject may have changed at the Connector since it was fetched: once more, afresh.
+        await self._clock.sleep(pause)
         return await self._go_on(await self._begin(correlation_id), correlation_id)
 
     async def _go_on(self, pending: Pending, correlation_id: str) -> Generation:
@@ -185,6 +212,9 @@ class Renewal:
             if pending.origin is Origin.CONNECT:
                 raise NoCredential("the first connection was not finished in time; a new token is needed")
             return None
+        if pending.signed is None:  # its sign request goes out next
+            pending = replace(pending, request_mark=self._clock.mark())
+            await self._keep(pending)
         return pending
 
     async def _begin(self, correlation_id: str) -> Pending:
@@ -231,11 +261,15 @@ class Renewal:
             csr_pem=csr_pem,
             token=configuration.token,
             token_digest=token_digest,
+            request_mark=self._clock.mark(),
         )
         await self._keep(pending)
         return pending
 
     async def _sign(self, pending: Pending, correlation_id: str) -> Pending:
+        # The mark on disk is a moment older: that of the process is exact.
+        self._last_request = self._clock.mark()
+        pending = replace(pending, request_mark=self._last_request)
         try:
             answer = await self._connector.sign(self._sign_door(pending, correlation_id), pending.csr_pem)
         except ConnectorRejected:
@@ -274,11 +308,11 @@ class Renewal:
             chain = (await self._disk(self._fit_for_tls, credential)).chain
         except (CredentialExpired, CredentialNotYetValid) as error:
             theirs = rfc3339(answer.date) if answer.date else "not known"
-            raise ConnectorProtocol(
+            raise UnusableAnswer(
                 f"{error.detail}; the Connector's clock is {theirs}, ours {rfc3339(now)}"
             ) from error
         except CredentialError as error:
-            raise ConnectorProtocol(error.detail) from error
+            raise UnusableAnswer(error.detail) from error
         self._note_left_out(chain)
         changed = not chains.anchored(chain, anchors)
         if changed and self.generation is not None:
@@ -316,6 +350,8 @@ class Renewal:
             proven_at=now if proven_url is not None else None,
             replaced_end=replaced.chain.effective_not_after if replaced is not None else None,
             replaced_anchor=chains.anchor_text(replaced.chain) if replaced and new_anchor else None,
+            connector_time=self._connector_time(),
+            signature_mark=pending.request_mark,
         )
         return await self._activate(Credential(pending.signed.chain, pending.key_pem), facts)
 
@@ -503,7 +539,12 @@ class Renewal:
         if current is not None and current.chain.fingerprint == credential.chain.fingerprint:
             facts = replace(current.facts, activated_at=now)
         else:
-            facts = Facts(origin=Origin.IMPORT, connector_url=url, activated_at=now)
+            facts = Facts(
+                origin=Origin.IMPORT,
+                connector_url=url,
+                activated_at=now,
+                request_mark=self._last_request,
+            )
         await self._activate(credential, facts)
         return True
 
@@ -553,6 +594,9 @@ class Renewal:
         if had is None:
             return
         self._journal.record("pending-dropped", detail=why)
+        if self.generation is not None:
+            with suppress(StoreError):  # a restart loses the pace then
+                await self.amend(request_mark=self._last_request)
         try:
             await self._disk(self._store.drop_pending)
         except StoreError as error:

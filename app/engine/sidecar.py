@@ -267,6 +267,7 @@ class Scheduler:
             failed=self._attempts.failed(),
             policy=self._policy,
             instance_id=self._instance_id,
+            pace=self._renewal.pace(),
         )
 
     def _decide(self, now: datetime) -> Decision:

@@ -26,6 +26,7 @@ from compass_sidecar.errors import (
     ConnectorRejected,
     ConnectorUnauthenticated,
     ConnectorUnavailable,
+    DirectorRefused,
     NotRecognised,
     SubjectRefused,
 )
@@ -168,6 +169,9 @@ def test_the_date_is_read_in_utc(name: str) -> None:
         ("Tue, 24 Nov 99999 10:00:00 GMT", None),
         ("Fri, 31 Dec 9999 23:00:00 -0900", None),
         ("Tue, 24 Nov 2026 10:00:00 +9999", None),
+        ("Mon, 01 Jan 0001 00:00:00 GMT", None),
+        ("Wed, 24 Nov 1999 10:00:00 GMT", None),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", None),
         ("yesterday", None),
         ("", None),
         ("1" * 100_000, None),
@@ -193,11 +197,11 @@ def test_any_date_is_utc_or_none(text: str) -> None:
 @pytest.mark.parametrize(
     ("message", "kind"),
     [
-        (MINT + "server returned a non-200 status code: 503", ConnectorUnavailable),
-        (MINT + "net/http: request canceled (Client.Timeout exceeded)", ConnectorUnavailable),
-        (MINT + "context deadline exceeded", ConnectorUnavailable),
-        (MINT + "graphql: insufficient scopes provided", ConnectorUnavailable),
-        (MINT + "graphql: tenant not found", ConnectorUnavailable),
+        (MINT + "server returned a non-200 status code: 503", DirectorRefused),
+        (MINT + "net/http: request canceled (Client.Timeout exceeded)", DirectorRefused),
+        (MINT + "context deadline exceeded", DirectorRefused),
+        (MINT + "graphql: insufficient scopes provided", DirectorRefused),
+        (MINT + "graphql: tenant not found", DirectorRefused),
         (MINT + "No token generation for consumer type Integration System", ConnectorRejected),
         ("No token generation for consumer type User", ConnectorRejected),
         (

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cache
+from typing import Any
 
 import pytest
 from hypothesis import assume, example, given, settings
@@ -15,6 +16,7 @@ from compass_sidecar.core.policy import (
     Connect,
     Decision,
     Failed,
+    Pace,
     Policy,
     Renew,
     Situation,
@@ -38,8 +40,11 @@ from compass_sidecar.errors import (
     ConnectorUnauthenticated,
     ConnectorUnavailable,
     ConnectorUntrusted,
+    DirectorRefused,
+    NotRecognised,
     StoreWriteFailed,
     SubjectRefused,
+    UnusableAnswer,
 )
 from tests.support.authority import NOW, Authority, ec_key
 
@@ -72,15 +77,13 @@ def generation(
     *,
     origin: Origin = Origin.RENEW,
     activated_at: datetime = NOW,
-    replaced_end: datetime | None = None,
-    revoked_at: datetime | None = None,
+    **others: Any,
 ) -> Generation:
     facts = Facts(
         origin=origin,
         connector_url="https://connector.example/graphql",
         activated_at=activated_at,
-        replaced_end=replaced_end,
-        revoked_at=revoked_at,
+        **others,
     )
     return Generation("name", Credential(chain, b"key"), facts)
 
@@ -97,10 +100,16 @@ def situation(
     pending: Pending | None = None,
     failed: Failed | None = None,
     policy: Policy = EXACT,
+    pace: Pace = Pace(),  # noqa: B008 - it is frozen
 ) -> Situation:
     if isinstance(current, Chain):
         current = generation(current)
-    return Situation(current, pending, failed, policy, INSTANCE)
+    return Situation(current, pending, failed, policy, INSTANCE, pace)
+
+
+def since(ago: timedelta) -> Pace:
+    """The credential in use was signed so long ago, and nothing was asked for since."""
+    return Pace(request=ago, signature=ago, start=ago)
 
 
 def waited(wait: timedelta, *, ago: timedelta = timedelta(0), asked: bool = False) -> Failed:
@@ -238,78 +247,147 @@ def test_a_failure_long_before_it_is_due_does_not_bring_the_next_attempt_forward
     assert decide(situation(chain, failed=failed), NOW) == Wait(EXACT.due_at(chain, INSTANCE))
 
 
-# --- the pause after a renewal
+# --- the pace: by elapsed time, whatever the clocks say
 
 
 @pytest.mark.parametrize(
     ("duration", "pause"), [(MINUTE, 6), (99 * SECOND, 9.9), (100 * SECOND, 10), (90 * DAY, 10)]
 )
-def test_two_renewals_are_ten_seconds_or_a_tenth_of_the_lifetime_apart(
+def test_two_signatures_are_ten_seconds_or_a_tenth_of_the_lifetime_apart(
     duration: timedelta, pause: float
 ) -> None:
-    chain = issued(duration)
-    renewed_at = EXACT.due_at(chain, INSTANCE) - TICK
-    current = generation(chain, activated_at=renewed_at)
-    again_at = renewed_at + pause * SECOND
-    assert decide(situation(current), renewed_at) == Wait(again_at)
-    assert decide(situation(current), again_at - TICK) == Wait(again_at)
-    assert decide(situation(current), again_at) == Renew("due")
+    chain, now = issued(duration), NOW + duration * 0.8
+    for ago in (timedelta(0), pause * SECOND - TICK):
+        asked = Pace(request=ago, signature=duration)
+        assert decide(situation(chain, pace=asked), now) == Wait(now + pause * SECOND - ago)
+    assert decide(situation(chain, pace=Pace(request=pause * SECOND)), now) == Renew("due")
+    assert decide(situation(chain, pace=Pace(request=None)), now) == Renew("due")
 
 
 def test_an_operator_may_want_a_longer_pause() -> None:
-    current = generation(issued(HOUR), activated_at=NOW + 40 * MINUTE)
-    policy = replace(EXACT, min_interval=5 * MINUTE)
-    assert decide(situation(current, policy=policy), NOW + 42 * MINUTE) == Wait(NOW + 45 * MINUTE)
+    policy, now = replace(EXACT, min_interval=5 * MINUTE), NOW + 42 * MINUTE
+    asked = Pace(request=2 * MINUTE, signature=42 * MINUTE)
+    assert decide(situation(issued(HOUR), policy=policy, pace=asked), now) == Wait(now + 3 * MINUTE)
 
 
-@pytest.mark.parametrize(
-    ("duration", "pause"),
-    [
-        (MINUTE, 6 * SECOND),
-        (4 * MINUTE, 12 * SECOND),
-        (HOUR, 3 * MINUTE),
-        (5 * HOUR, 15 * MINUTE),
-        (90 * DAY, 15 * MINUTE),
-    ],
-)
+PAUSES = [
+    (10 * SECOND, SECOND),
+    (MINUTE, 6 * SECOND),  # a tenth of it, which is more than a twentieth
+    (4 * MINUTE, 12 * SECOND),
+    (HOUR, 3 * MINUTE),
+    (5 * HOUR, 15 * MINUTE),
+    (90 * DAY, 15 * MINUTE),
+]
+
+
+def assert_waits(current: Generation, now: datetime, pause: timedelta) -> None:
+    """Until `pause` after its signature, in the same boot; in another one, after the start."""
+    for ago in (timedelta(0), pause / 2, pause - TICK):
+        wait = Wait(now + pause - ago)
+        assert decide(situation(current, pace=since(ago)), now) == wait
+    assert isinstance(decide(situation(current, pace=since(pause)), now), Renew)
+
+
+@pytest.mark.parametrize(("duration", "pause"), PAUSES)
+@pytest.mark.parametrize("share", [0.667, 0.99, 1, 40], ids=["due", "nearly over", "over", "years ago"])
+@pytest.mark.parametrize("whose", ["ours", "the Connector's"])
+def test_a_certificate_that_is_due_when_it_comes_is_not_replaced_at_once(
+    duration: timedelta, pause: timedelta, share: float, whose: str
+) -> None:
+    chain, then = issued(duration), NOW + duration * share
+    clocks = {"activated_at": then} if whose == "ours" else {"connector_time": then}
+    current = generation(chain, **clocks)
+    assert_waits(current, then, pause)
+    # The pause that does not depend on the boot is the longer one's, if it is that.
+    other_boot = Pace(start=timedelta(0))
+    least = max(min(15 * MINUTE, duration / 20), SECOND)
+    assert decide(situation(current, pace=other_boot), then) == Wait(then + least)
+    assert isinstance(decide(situation(current, pace=Pace(start=least)), then), Renew)
+
+
+@pytest.mark.parametrize(("duration", "pause"), PAUSES)
+def test_a_certificate_that_a_clock_makes_due_a_moment_later_is_not_replaced_at_once(
+    duration: timedelta, pause: timedelta
+) -> None:
+    current = generation(issued(duration), activated_at=NOW, connector_time=NOW)
+    for later in (duration * 0.67, duration, YEAR):
+        assert_waits(current, NOW + later, pause)
+    # After a reboot nothing says that it is a clock.
+    assert isinstance(decide(situation(current, pace=Pace(start=SECOND)), NOW + duration), Renew)
+
+
+def test_a_window_that_opens_at_once_is_obeyed() -> None:
+    policy = Policy(window_ratio=0.99, jitter_ratio=0, min_interval=timedelta(0))
+    current = generation(issued(HOUR), activated_at=NOW, connector_time=NOW)
+    for ago in (0 * SECOND, 35 * SECOND):
+        decision = decide(situation(current, policy=policy, pace=since(ago)), NOW + ago)
+        assert decision == Wait(NOW + 36 * SECOND)
+    assert decide(situation(current, policy=policy, pace=since(36 * SECOND)), NOW + 36 * SECOND) == Renew(
+        "due"
+    )
+
+
+@pytest.mark.parametrize(("duration", "pause"), PAUSES)
 @pytest.mark.parametrize("moved_back", [timedelta(0), SECOND])
 def test_a_renewal_that_did_not_move_the_end_is_not_repeated_for_a_while(
     duration: timedelta, pause: timedelta, moved_back: timedelta
 ) -> None:
-    chain, renewed_at = issued(YEAR, duration), NOW + duration * 0.7
-    end = chain.effective_not_after + moved_back
-    current = generation(chain, activated_at=renewed_at, replaced_end=end)
+    chain = issued(YEAR, duration)
+    current = generation(chain, replaced_end=chain.effective_not_after + moved_back)
     assert not moved(current)
-    assert decide(situation(current), renewed_at + pause - TICK) == Wait(renewed_at + pause)
-    assert decide(situation(current), renewed_at + pause) == Renew("due")
+    assert_waits(current, NOW + duration * 0.7, pause)
 
 
 def test_a_renewal_that_moved_the_end_by_a_second_is_one_like_any_other() -> None:
     chain = issued(90 * DAY)
-    renewed_at = EXACT.due_at(chain, INSTANCE) - TICK
-    current = generation(chain, activated_at=renewed_at, replaced_end=chain.effective_not_after - SECOND)
+    due_at = EXACT.due_at(chain, INSTANCE)
+    current = generation(chain, replaced_end=chain.effective_not_after - SECOND)
     assert moved(current)
-    assert decide(situation(current), renewed_at + 10 * SECOND) == Renew("due")
-
-
-@pytest.mark.parametrize("share", [0.667, 0.99, 1, 40], ids=["due", "nearly over", "over", "years ago"])
-@pytest.mark.parametrize("origin", [Origin.RENEW, Origin.CONNECT])
-def test_a_certificate_that_comes_too_late_by_our_clock_is_not_replaced_at_once(
-    origin: Origin, share: float
-) -> None:
-    """The Connector's clock is far behind ours, and so would be the next certificate."""
-    chain, renewed_at = issued(90 * DAY), NOW + 90 * DAY * share
-    current = generation(chain, origin=origin, activated_at=renewed_at)
-    assert decide(situation(current), renewed_at) == Wait(renewed_at + 15 * MINUTE)
-    wanted = "due" if share < 1 and renewed_at + 15 * MINUTE < chain.effective_not_after else "expired"
-    assert decide(situation(current), renewed_at + 15 * MINUTE) == Renew(wanted)
+    assert decide(situation(current, pace=since(60 * DAY)), due_at) == Renew("due")
 
 
 def test_one_that_was_proven_late_is_replaced_before_its_end() -> None:
-    chain, renewed_at = issued(90 * DAY), NOW + 90 * DAY - 10 * MINUTE
-    current = generation(chain, activated_at=renewed_at)
-    assert decide(situation(current), renewed_at) == Wait(renewed_at + MINUTE)
-    assert decide(situation(current), renewed_at + MINUTE) == Renew("due")
+    chain, now = issued(90 * DAY), NOW + 90 * DAY - 10 * MINUTE
+    current = generation(chain, activated_at=now)
+    assert decide(situation(current, pace=since(89 * DAY)), now) == Renew("due")
+    failed_since = Pace(request=timedelta(0), signature=89 * DAY, start=DAY)
+    assert decide(situation(current, pace=failed_since), now) == Wait(now + 10 * SECOND)
+
+
+@pytest.mark.parametrize(("drops", "pause"), [(1, 10), (2, 20), (3, 40), (7, 640), (8, 1280), (9, 24 * 60)])
+def test_after_answers_that_could_not_be_proven_the_pause_doubles(drops: int, pause: int) -> None:
+    chain = issued(YEAR)
+    now = EXACT.due_at(chain, INSTANCE)
+    current = generation(chain, drops=drops)
+    for ago in (timedelta(0), MINUTE):
+        dropped = Pace(request=ago, signature=HOUR * 6000, start=YEAR)
+        assert decide(situation(current, pace=dropped), now) == Wait(now + pause * MINUTE - ago)
+    rebooted = Pace(start=MINUTE)
+    assert decide(situation(current, pace=rebooted), now) == Wait(now + (pause - 1) * MINUTE)
+
+
+def test_the_pause_after_a_drop_is_a_tenth_of_what_is_left_at_most() -> None:
+    chain = issued(90 * DAY)
+    now = chain.effective_not_after - 20 * MINUTE
+    dropped = Pace(request=timedelta(0), signature=89 * DAY)
+    assert decide(situation(generation(chain, drops=5), pace=dropped), now) == Wait(now + 2 * MINUTE)
+
+
+def test_a_proof_waits_for_no_pace() -> None:
+    under_way = pending(Origin.RENEW, signed=True)
+    current = generation(issued(90 * DAY), drops=3)
+    assert decide(situation(current, pending=under_way, pace=since(timedelta(0))), NOW) == Renew("resume")
+
+
+def test_a_first_connection_that_was_cut_off_asks_again_after_ten_seconds_at_the_earliest() -> None:
+    under_way = pending(Origin.CONNECT, signed=False)
+    policy = replace(EXACT, min_interval=HOUR)  # longer than the second token lives
+    asked = Pace(request=4 * SECOND)
+    assert decide(situation(None, pending=under_way, policy=policy, pace=asked), NOW) == Wait(
+        NOW + 6 * SECOND
+    )
+    later = Pace(request=10 * SECOND)
+    assert decide(situation(None, pending=under_way, pace=later), NOW) == Renew("resume")
 
 
 def test_a_first_connection_moved_the_end() -> None:
@@ -319,21 +397,13 @@ def test_a_first_connection_moved_the_end() -> None:
 def test_an_import_is_renewed_without_any_pause() -> None:
     renewed_at = NOW + 80 * DAY
     current = generation(issued(90 * DAY), origin=Origin.IMPORT, activated_at=renewed_at)
-    assert decide(situation(current), renewed_at) == Renew("due")
+    assert decide(situation(current, pace=Pace(start=timedelta(0))), renewed_at) == Renew("due")
     assert last_success(current) is None
 
 
 @pytest.mark.parametrize("origin", [Origin.RENEW, Origin.CONNECT])
 def test_a_renewal_or_connection_is_a_success_of_its_time(origin: Origin) -> None:
     assert last_success(generation(issued(DAY), origin=origin, activated_at=NOW)) == NOW
-
-
-@pytest.mark.parametrize("replaced_end", [None, NOW + 10 * YEAR])
-def test_a_clock_set_back_before_the_activation_starts_no_pause(replaced_end: datetime | None) -> None:
-    current = generation(issued(90 * DAY), activated_at=NOW + 89 * DAY, replaced_end=replaced_end)
-    now = NOW + 89 * DAY - TICK
-    assert decide(situation(current), now) == Renew("due")
-    assert decide(situation(current), now + TICK) != Renew("due")
 
 
 # --- what a person or a proof must know
@@ -377,7 +447,25 @@ TRANSIENT = [
     ConnectorProtocol("nonsense"),
     StoreWriteFailed("full"),
 ]
-REFUSALS = [ConnectorRejected("no"), SubjectRefused("no"), ConnectorUnauthenticated("who?")]
+
+
+def answered(status: int) -> ConnectorUnavailable:
+    error = ConnectorUnavailable(f"the Connector answered {status}")
+    error.status = status
+    return error
+
+
+TRANSIENT += [answered(status) for status in (429, 500, 502, 503, 504)]
+REFUSALS = [
+    ConnectorRejected("no"),
+    SubjectRefused("no"),
+    ConnectorUnauthenticated("who?"),
+    NotRecognised("400"),
+    DirectorRefused("no token"),
+    UnusableAnswer("it does not hold together"),
+    answered(403),
+    answered(404),
+]
 
 
 def wait_after(
@@ -464,8 +552,7 @@ def test_without_a_credential_waits_double_up_to_fifteen_minutes() -> None:
         (6 * HOUR + SECOND, 6 * HOUR),
         (YEAR, 6 * HOUR),
         (timedelta.max, 6 * HOUR),
-        (timedelta(0), SECOND),
-        (SECOND / 2, SECOND),
+        (timedelta(0), FLOOR),
     ],
     ids=str,
 )
@@ -475,8 +562,17 @@ def test_a_wait_that_was_asked_for_is_heeded_up_to_a_quarter_of_what_is_left(
     error = ConnectorUnavailable("busy", retry_after=asked)
     for failures in (1, 50):
         assert wait_after(error, failures, chain=issued(DAY), draw=0) == heeded
-        assert wait_after(error, failures, chain=issued(DAY), draw=0.5) == heeded * 1.05
-        assert wait_after(error, failures, chain=issued(DAY)) <= heeded * 1.1
+    assert wait_after(error, 1, chain=issued(DAY), draw=0.5) == max(heeded, SECOND / 2) * 1.05
+    assert wait_after(error, 1, chain=issued(DAY)) <= max(heeded, SECOND) * 1.1
+
+
+@pytest.mark.parametrize("asked", [timedelta(0), SECOND, MINUTE])
+def test_a_wait_that_was_asked_for_is_no_shorter_than_the_backoff(asked: timedelta) -> None:
+    error = ConnectorUnavailable("busy", retry_after=asked)
+    assert wait_after(error, 8, chain=issued(DAY), draw=0.5) == 64 * SECOND * 1.05
+    refused = answered(403)
+    refused.retry_after = asked
+    assert wait_after(refused, 1, chain=issued(DAY)) >= MINUTE
 
 
 def test_a_wait_that_was_asked_for_is_a_quarter_of_an_hour_at_most_without_a_credential() -> None:

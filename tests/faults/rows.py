@@ -29,11 +29,13 @@ class Outcome:
 
 GOOD = Outcome("", 200, retryable=False, first_wait=None)
 UNAVAILABLE = Outcome("connector-unavailable", 503, retryable=True, first_wait=SOON)
+REFUSED = Outcome("connector-unavailable", 503, retryable=True, first_wait=LATER)
 TIMEOUT = Outcome("connector-timeout", 504, retryable=True, first_wait=SOON)
 UNTRUSTED = Outcome("connector-untrusted", 502, retryable=True, first_wait=SOON)
 UNAUTHENTICATED = Outcome("connector-unauthenticated", 502, retryable=True, first_wait=LATER)
 REJECTED = Outcome("connector-rejected", 502, retryable=False, first_wait=LATER)
 PROTOCOL = Outcome("connector-protocol", 502, retryable=False, first_wait=SOON)
+UNUSABLE = Outcome("connector-protocol", 502, retryable=False, first_wait=LATER)
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,9 @@ CONNECTION = (
 )
 
 EDGE = (
-    Row("403-rbac", UNAVAILABLE),
-    Row("404-oathkeeper", UNAVAILABLE),
-    Row("404-text", UNAVAILABLE),
+    Row("403-rbac", REFUSED),
+    Row("404-oathkeeper", REFUSED),
+    Row("404-text", REFUSED),
     Row("429", UNAVAILABLE),
     Row("429-retry-after:7", UNAVAILABLE, asked=7),
     Row("429-retry-after:0", UNAVAILABLE, asked=1),
@@ -92,7 +94,8 @@ EDGE = (
         Row(f"status:{status}", outcome)
         for outcome, statuses in {
             PROTOCOL: (201, 204, 301, 302, 304, 308, 402, 405, 406, 409, 410, 415, 418, 501, 505, 511),
-            UNAVAILABLE: (401, 403, 404, 408, 429, 500, 502, 503, 504),
+            UNAVAILABLE: (401, 408, 429, 500, 502, 503, 504),
+            REFUSED: (403, 404),
             UNAUTHENTICATED: (400,),
         }.items()
         for status in statuses
@@ -115,9 +118,9 @@ GATE = (
 
 _WORDS = ("common-name", "country", "organization", "organizational-unit", "locality", "province")
 MESSAGES = (
-    *_at("configuration", UNAVAILABLE, "director-down", "director-slow", "director-503"),
-    *_at("configuration", UNAVAILABLE, "director-hangs:50ms"),
-    *_at("configuration", UNAVAILABLE, "director-scopes", "director-not-found"),
+    *_at("configuration", REFUSED, "director-down", "director-slow", "director-503"),
+    *_at("configuration", REFUSED, "director-hangs:50ms"),
+    *_at("configuration", REFUSED, "director-scopes", "director-not-found"),
     *_at("configuration", UNAVAILABLE, "consumer-type-missing", "tenant-missing"),
     *_at("configuration", REJECTED, "consumer-type-unsupported"),
     Row("unauthenticated", UNAUTHENTICATED),
@@ -187,7 +190,7 @@ CONFIGURATIONS = (
 CHAINS = (
     *_at(
         "sign",
-        PROTOCOL,
+        UNUSABLE,
         "wrong-key",
         "wrong-subject",
         "expired",
@@ -195,18 +198,18 @@ CHAINS = (
         "forged-signature",
         signed=True,
     ),
-    *_at("sign", PROTOCOL, "leaf-mismatch", "leaf-only", "ca-only", "empty-chain", signed=True),
+    *_at("sign", UNUSABLE, "leaf-mismatch", "ca-only", "broken-pem", signed=True),
+    *_at("sign", PROTOCOL, "leaf-only", "empty-chain", signed=True),
     *_at(
         "sign",
         PROTOCOL,
         "no-certificate",
         "private-key-in-pem",
         "broken-base64",
-        "broken-pem",
         "der",
         signed=True,
     ),
-    *_at("sign", PROTOCOL, "server-auth-eku", signed=True),
+    *_at("sign", UNUSABLE, "server-auth-eku", signed=True),
     *_at(
         "sign",
         GOOD,
@@ -220,9 +223,9 @@ CHAINS = (
         "ca-of-helm",
         signed=True,
     ),
-    *_at("sign", PROTOCOL, "ca-sha1", "leaf-sha1", signed=True),
-    *_at("sign", PROTOCOL, "leaf-subject", "leaf-subject-control-characters", signed=True),
-    *_at("sign", PROTOCOL, "leaf-subject-bidi", signed=True),
+    *_at("sign", UNUSABLE, "ca-sha1", "leaf-sha1", signed=True),
+    *_at("sign", UNUSABLE, "leaf-subject", "leaf-subject-control-characters", signed=True),
+    *_at("sign", UNUSABLE, "leaf-subject-bidi", signed=True),
     *(
         Row(fault, UNAUTHENTICATED, ("sign",), signed=True, lasts=True)
         for fault in ("new-ca", "ca-name", "ca-name-control-characters", "ca-name-bidi")

@@ -32,6 +32,7 @@ class EagerClock(Clock):
     """The system's clocks, and nobody ever waits."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.busy: Callable[[], bool] = lambda: False
 
     async def sleep(self, duration: timedelta) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import OpenStage
-from tests.faults.rows import PROTOCOL, TIMEOUT, UNAUTHENTICATED, UNAVAILABLE, Outcome
+from tests.faults.rows import PROTOCOL, REFUSED, TIMEOUT, UNAUTHENTICATED, UNAVAILABLE, Outcome
 from tests.faults.stage import DRAW, Stage
 from tests.support.processes import EmulatorProcess
 
@@ -67,7 +67,7 @@ async def test_a_host_that_does_not_answer_a_connection_is_a_timeout(open_stage:
 
 
 async def test_a_wrong_path_is_unavailable(open_stage: OpenStage, emulator: EmulatorProcess) -> None:
-    await check(await open_stage(url=emulator.endpoints["connector_url"] + "/"), UNAVAILABLE)
+    await check(await open_stage(url=emulator.endpoints["connector_url"] + "/"), REFUSED)
 
 
 async def test_nobody_is_called_because_of_a_redirect(

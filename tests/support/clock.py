@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from compass_sidecar.core.generation import Mark
 from tests.support.authority import NOW
 
 
@@ -16,6 +17,7 @@ class FakeClock:
         self._monotonic = timedelta(0)
         # A day has 2,880 looks: to get through months, each wait takes at least this long.
         self.stride = timedelta(0)
+        self.boot_id = "this boot"
         self.busy: Callable[[], bool] = lambda: False
 
     def now(self) -> datetime:
@@ -26,6 +28,9 @@ class FakeClock:
 
     def monotonic(self) -> timedelta:
         return self._monotonic
+
+    def mark(self) -> Mark:
+        return Mark(self.boot_id, self._elapsed)
 
     def advance(self, duration: timedelta) -> None:
         self._now += duration

@@ -142,6 +142,7 @@ class House:
             publishing=self.worker,
             notifier=self.said,
             journal=self.said,
+            connector_time=self.connector_clock.now,
             plan=self.plan,
             fit_for_tls=fit_for_tls,
         )

@@ -1,6 +1,8 @@
 """A Connector that keeps the true time, whatever clock the sidecar has."""
 
+from dataclasses import replace
 from datetime import datetime
+from typing import TypeVar
 
 from compass_sidecar.core.answer import SignedAnswer
 from compass_sidecar.core.credential import Chain, parse_certificates
@@ -8,6 +10,8 @@ from compass_sidecar.core.door import Door
 from compass_sidecar.errors import ConnectorUnauthenticated
 from tests.support.connector import ScriptedConnector
 from tests.support.house import House
+
+Connector = TypeVar("Connector", bound="TrueConnector")
 
 
 class TrueConnector(ScriptedConnector):
@@ -18,6 +22,7 @@ class TrueConnector(ScriptedConnector):
         self.beginning = house.clock.now()
         self.chains: dict[str, Chain] = {}
         self.refused: str | None = None
+        self.said: datetime | None = None
         super().__init__(house.authority, self.true_now)
         self.lifetime = house.lifetime
 
@@ -27,8 +32,14 @@ class TrueConnector(ScriptedConnector):
     def know(self, chain: Chain) -> None:
         self.chains[chain.fingerprint] = chain
 
+    def date(self) -> datetime | None:
+        """What the next answer says of the time."""
+        return self.true_now().replace(microsecond=0)
+
     def _enter(self, operation: str, door: Door) -> None:
-        self.house.connector_clock.note(self.true_now().replace(microsecond=0))
+        self.said = self.date()
+        if self.said is not None:
+            self.house.connector_clock.note(self.said)
         super()._enter(operation, door)
         presented = door.pair.fingerprint if door.pair is not None else None
         if operation == "probe" and self.refused == "":
@@ -42,7 +53,7 @@ class TrueConnector(ScriptedConnector):
     async def sign(self, door: Door, csr_pem: bytes) -> SignedAnswer:
         answer = await super().sign(door, csr_pem)
         self.know(Chain.of(parse_certificates(answer.chain_pem)))
-        return answer
+        return replace(answer, date=self.said)
 
     def refuse_the_next_pair(self) -> None:
         """The one that is proven next, and for ever."""
@@ -54,7 +65,10 @@ class TrueConnector(ScriptedConnector):
 
 def with_true_time(house: House) -> TrueConnector:
     """Before anything is held: the clock of this house tells the true time now."""
-    connector = TrueConnector(house)
-    house.connector = connector
-    house.renewal._connector = connector
+    return installed(TrueConnector(house))
+
+
+def installed(connector: Connector) -> Connector:
+    connector.house.connector = connector
+    connector.house.renewal._connector = connector
     return connector
