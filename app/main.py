@@ -38,8 +38,8 @@ from .adapters.tls import fit_for_tls
 from .adapters.transport import Transport
 from .adapters.webhook import Webhook
 from .adapters.worker import Worker
-from .api.access import Access
 from .api.application import ROUTES, Health, create_api
+from .api.guard import Access
 from .api.limits import API_SHARE, HEALTH_SHARE, Listener
 from .api.server import listen_tcp, listen_unix, serve
 from .core.policy import Policy

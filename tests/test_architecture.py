@@ -326,8 +326,8 @@ def test_no_pattern_has_what_cpython_before_3_11_5_matches_wrongly() -> None:
         ),
         (
             "compass_sidecar.engine.sidecar",
-            "from compass_sidecar.api.ports import Sidecar",
-            "compass_sidecar.api.ports.Sidecar",
+            "from compass_sidecar.api.guard import Access",
+            "compass_sidecar.api.guard.Access",
         ),
         (
             "compass_sidecar.settings",
@@ -375,10 +375,10 @@ def test_an_import_against_the_arrows_is_named(module: str, source: str, name: s
             "from compass_sidecar.adapters import files\nfrom compass_sidecar import __version__",
         ),
         ("compass_sidecar.adapters.connector", "from compass_sidecar.adapters.transport import Transport"),
-        ("compass_sidecar.api.ports", "from compass_sidecar.engine.renewal import Renewed"),
+        ("compass_sidecar.api.schemas", "from compass_sidecar.engine.renewal import Renewed"),
         (
             "compass_sidecar.api.guard",
-            "from compass_sidecar.api.ports import Renewed\nfrom .access import Access",
+            "from compass_sidecar.engine.renewal import Renewed\nfrom .guard import Access",
         ),
         (
             "compass_sidecar.main",

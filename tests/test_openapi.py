@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
-from compass_sidecar.api.access import Access
 from compass_sidecar.api.application import create_router
-from compass_sidecar.api.representations import Shelf
+from compass_sidecar.api.guard import Access
+from compass_sidecar.api.served import Served
 from tests.api.fakes import FakeSidecar
 from tests.api.serving import local_client
 
@@ -17,7 +17,7 @@ COMMITTED = Path(__file__).parent.parent / "openapi" / "openapi.yaml"
 
 def described() -> dict[str, Any]:
     sidecar = FakeSidecar()
-    return create_router(sidecar, Shelf(sidecar), Access()).openapi()
+    return create_router(sidecar, Served(sidecar), Access()).openapi()
 
 
 EXAMPLES = described()["components"]["examples"]

@@ -5,12 +5,12 @@ from datetime import timedelta
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from .answers import Answer
+from ..engine.ports import Sidecar
+from .longpoll import LongPoll
 from .negotiation import gather, parse_prefer
 from .openapi import PREFER, TOKEN, Responses, headers, problems
-from .ports import Sidecar
+from .problems import Answer
 from .schemas import ConnectAnswer, ConnectRequest, PendingAnswer, RenewAnswer, RevokeAnswer, RevokeRequest
-from .waiting import WaitingRoom
 
 _PATIENCE = timedelta(minutes=5)
 _UNUSABLE = ("not-connected", "credential-expired", "credential-revoked")
@@ -35,7 +35,7 @@ _ACCEPTED: Responses = {
 }
 
 
-def action_routes(sidecar: Sidecar, room: WaitingRoom) -> APIRouter:
+def action_routes(sidecar: Sidecar, longpoll: LongPoll) -> APIRouter:
     router = APIRouter(tags=["actions"])
 
     @router.post(
@@ -48,7 +48,7 @@ def action_routes(sidecar: Sidecar, room: WaitingRoom) -> APIRouter:
         """One attempt now. Calls that arrive while it runs join it; a failure leaves the old one in use."""
         preference = parse_prefer(gather(request.scope).get(b"prefer", b""))
         task = sidecar.renew()
-        if not await room.ended(task, preference.patience, request.receive):
+        if not await longpoll.ended(task, preference.patience, request.receive):
             return _accepted(sidecar, preference.applied)
         return _done(RenewAnswer.of(task.result()), preference.applied)
 
@@ -66,7 +66,7 @@ def action_routes(sidecar: Sidecar, room: WaitingRoom) -> APIRouter:
         """
         preference = parse_prefer(gather(request.scope).get(b"prefer", b""))
         task = sidecar.connect(wanted.token, wanted.connector_url)
-        if not await room.ended(task, preference.patience, request.receive):
+        if not await longpoll.ended(task, preference.patience, request.receive):
             return _accepted(sidecar, preference.applied)
         return _done(ConnectAnswer.of(task.result()), preference.applied)
 
@@ -79,7 +79,7 @@ def action_routes(sidecar: Sidecar, room: WaitingRoom) -> APIRouter:
     async def revoke(request: Request, wanted: RevokeRequest) -> Response:
         """Revokes the current certificate at the Connector; only `/connect` or a newer import leads out."""
         task = sidecar.revoke(wanted.confirm)
-        if not await room.ended(task, _PATIENCE, request.receive):
+        if not await longpoll.ended(task, _PATIENCE, request.receive):
             return _accepted(sidecar, "")
         task.result()
         return _done(RevokeAnswer(fingerprint_sha256=wanted.confirm), "")

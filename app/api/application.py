@@ -11,20 +11,17 @@ from starlette.types import Message, Receive, Scope, Send
 
 from .. import __version__
 from ..core.text import printable
+from ..engine.ports import Sidecar
 from ..errors import SidecarError
-from .access import Access
 from .actions import action_routes
-from .answers import Answer
 from .certificates import BUNDLES, bundle_routes, certificate_routes
-from .fast import FastPath
-from .guard import UNGUARDED, Guard, read_chunked
+from .guard import UNGUARDED, Access, Guard, read_chunked
+from .longpoll import LongPoll
 from .negotiation import gather
-from .observation import health_routes, status_routes
 from .openapi import ABOUT, DescribedAPI
-from .ports import Sidecar
-from .problems import Refusal, problem, problem_of
-from .representations import FILES, NEGOTIATED, Shelf
-from .waiting import WaitingRoom
+from .problems import Answer, Refusal, problem, problem_of
+from .served import FILES, NEGOTIATED, FastPath, Served
+from .status import health_routes, status_routes
 
 Observe = Callable[[str, str, int], None]
 # For labels. Asking the router would build the whole description, 50 ms at every start.
@@ -57,14 +54,14 @@ def create_api(
     observe: Observe = lambda *_: None,
 ) -> "API":
     """The whole API. `observe(route, method, status)` is told of every answer."""
-    shelf = Shelf(sidecar)
-    router = create_router(sidecar, shelf, access, metrics=metrics)
-    return API(Guard(access), FastPath(sidecar, shelf), router, observe)
+    served = Served(sidecar)
+    router = create_router(sidecar, served, access, metrics=metrics)
+    return API(Guard(access), FastPath(sidecar, served), router, observe)
 
 
 def create_router(
     sidecar: Sidecar,
-    shelf: Shelf,
+    served: Served,
     access: Access,
     *,
     metrics: Callable[[], bytes] | None = None,
@@ -78,13 +75,13 @@ def create_router(
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
-    room = WaitingRoom(sidecar)
+    longpoll = LongPoll(sidecar)
     router.include_router(status_routes(sidecar, access, metrics=metrics))
-    router.include_router(certificate_routes(shelf, room))
-    router.include_router(bundle_routes(shelf, access))
-    router.include_router(action_routes(sidecar, room))
-    router.include_router(health_routes(sidecar, shelf))
-    _add_handlers(router, shelf)
+    router.include_router(certificate_routes(served, longpoll))
+    router.include_router(bundle_routes(served, access))
+    router.include_router(action_routes(sidecar, longpoll))
+    router.include_router(health_routes(sidecar, served))
+    _add_handlers(router, served)
 
     @router.get("/openapi.json", include_in_schema=False)
     async def openapi() -> Response:
@@ -186,10 +183,10 @@ class _Outgoing:
         await self._send(message)
 
 
-def _add_handlers(router: FastAPI, shelf: Shelf) -> None:
+def _add_handlers(router: FastAPI, served: Served) -> None:
     @router.exception_handler(SidecarError)
     async def known(request: Request, error: SidecarError) -> Response:
-        rendered = shelf.usable() if request.method == "POST" else None
+        rendered = served.usable() if request.method == "POST" else None
         valid_until = rendered.expires if rendered is not None else None
         return problem_of(error, method=request.method, valid_until=valid_until).response()
 

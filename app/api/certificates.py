@@ -11,14 +11,13 @@ from cryptography.hazmat.primitives.serialization import PrivateFormat, pkcs12
 from fastapi import APIRouter, Query, Request, Response
 
 from ..core.credential import Credential
-from .access import Access
-from .answers import Answer
+from .guard import Access
+from .longpoll import WAIT_PATTERN, LongPoll, parse_wait
 from .negotiation import MEDIA_TYPES, PEM_CHAIN, PEM_FILE, choose, gather, matches
 from .openapi import IF_NONE_MATCH, PASSWORD, TOKEN, UNCHANGED, Responses, content, headers, problems
-from .problems import Refusal
-from .representations import CA_FILE, CHAIN_FILE, LEAF_FILE, NEGOTIATED, Shelf
+from .problems import Answer, Refusal
 from .schemas import CertificateChain
-from .waiting import WAIT_PATTERN, WaitingRoom, parse_wait
+from .served import CA_FILE, CHAIN_FILE, LEAF_FILE, NEGOTIATED, Served
 
 PKCS12 = "application/pkcs12"
 BUNDLES = ("/certificate/bundle.pem", "/certificate/bundle.p12")
@@ -34,7 +33,7 @@ _WAIT = Query(
 _log = logging.getLogger("compass_sidecar.api")
 
 
-def certificate_routes(shelf: Shelf, room: WaitingRoom) -> APIRouter:
+def certificate_routes(served: Served, longpoll: LongPoll) -> APIRouter:
     router = APIRouter(tags=["certificate"])
 
     @router.get(
@@ -57,12 +56,12 @@ def certificate_routes(shelf: Shelf, room: WaitingRoom) -> APIRouter:
         seen = fields.get(b"if-none-match")
 
         def another() -> bool:
-            rendered = shelf.usable()
+            rendered = served.usable()
             return rendered is not None and not matches(rendered.forms[form].etag, seen)
 
         if wait is not None:
-            await room.wait(another, parse_wait(wait), request.receive)
-        return shelf.current().forms[form].answer(seen).response()
+            await longpoll.wait(another, parse_wait(wait), request.receive)
+        return served.current().forms[form].answer(seen).response()
 
     def file(path: str, media_type: str, summary: str, *codes: str) -> None:
         @router.get(
@@ -78,7 +77,7 @@ def certificate_routes(shelf: Shelf, room: WaitingRoom) -> APIRouter:
             openapi_extra={"parameters": [IF_NONE_MATCH]},
         )
         async def read(request: Request) -> Response:
-            representation = shelf.current().forms.get(path)
+            representation = served.current().forms.get(path)
             if representation is None:
                 raise Refusal("not-found", "The imported credential came without its issuers.")
             return representation.answer(gather(request.scope).get(b"if-none-match")).response()
@@ -91,12 +90,12 @@ def certificate_routes(shelf: Shelf, room: WaitingRoom) -> APIRouter:
     return router
 
 
-def bundle_routes(shelf: Shelf, access: Access) -> APIRouter:
+def bundle_routes(served: Served, access: Access) -> APIRouter:
     router = APIRouter(tags=["bundle"])
     guarded = problems(*_UNUSABLE, "token-invalid", "token-required", "loopback-required", "not-found")
 
     def handed_out(request: Request) -> Credential:
-        chain = shelf.current().generation.chain
+        chain = served.current().generation.chain
         _log.info(
             "private-key-read",
             extra={
@@ -105,7 +104,7 @@ def bundle_routes(shelf: Shelf, access: Access) -> APIRouter:
                 "path": request.url.path,
             },
         )
-        return shelf.current().generation.credential
+        return served.current().generation.credential
 
     @router.get(
         BUNDLES[0],

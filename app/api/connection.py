@@ -16,10 +16,9 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from .answers import Answer, render_headers
-from .fast import TARGETS
 from .limits import AHEAD, FIELDS, ORDINARY, Limits, Listener, Memory, ReadyApp
-from .problems import problem
+from .problems import Answer, problem, render_headers
+from .served import TARGETS
 
 _log = logging.getLogger("compass_sidecar.api")
 _END = b"\r\n\r\n"  # of a head, and of a body in chunks: the parser knows no other

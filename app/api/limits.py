@@ -8,7 +8,7 @@ from typing import Protocol
 
 from starlette.types import Receive, Scope, Send
 
-from .answers import Answer
+from .problems import Answer
 
 FIELDS = 100  # of one head: fields take far more memory than their bytes
 # Requests that wait behind the one that is being answered; more stay unparsed.
@@ -68,7 +68,7 @@ class Client(Protocol):
 class Listener:
     """Sockets of one purpose, what answers there, and the clients that are connected.
 
-    Where all connections are in use, the one that has been idle for longest makes room for the next.
+    Where all connections are in use, the one that has been idle for longest makes longpoll for the next.
     """
 
     def __init__(self, name: str, app: ReadyApp, sockets: Sequence[socket.socket], share: Share) -> None:

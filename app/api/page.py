@@ -19,8 +19,7 @@ from markupsafe import Markup, escape
 from ..core.catalogue import EVENTS, REASONS, REMEDIES
 from ..core.status import State
 from ..core.text import printable, rfc3339
-from .answers import Answer
-from .problems import KINDS
+from .problems import KINDS, Answer
 from .schemas import CertificateStatus, StatusAnswer
 
 _TEMPLATES = Path(__file__).parent / "templates"

@@ -12,7 +12,7 @@ from ..core.generation import Generation
 from ..core.policy import left
 from ..core.status import State, Status, state_of
 from ..core.text import printable, rfc3339
-from .ports import Renewed
+from ..engine.renewal import Renewed
 
 _FINGERPRINT = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 

@@ -1,10 +1,10 @@
-"""What the engine needs of the adapters."""
+"""What the engine needs of the adapters, and what the API needs of the engine."""
 
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -12,6 +12,10 @@ from ..core.answer import Configuration, SignedAnswer
 from ..core.credential import Credential
 from ..core.door import ClientPair, Door
 from ..core.generation import Facts, Generation, Mark, Pending
+from ..core.status import Status
+
+if TYPE_CHECKING:
+    from .renewal import Renewed
 
 T = TypeVar("T")
 
@@ -89,3 +93,35 @@ class Journal(Protocol):
 
     def about(self, correlation_id: str) -> AbstractContextManager[None]:
         """What is recorded inside belongs to the attempt with this id."""
+
+
+class Sidecar(Protocol):
+    """The running sidecar, on its event loop."""
+
+    @property
+    def status(self) -> Status: ...
+
+    def now(self) -> datetime:
+        """The wall clock, aware UTC."""
+
+    def stalled(self) -> str | None:
+        """Why the sidecar makes no progress, in a sentence; None while it does."""
+
+    def changed(self) -> asyncio.Event:
+        """Set when the generation in use is another one than now, or revoked, and on shutdown."""
+
+    def stopping(self) -> bool:
+        """Whether the process is about to end: who waits must be answered."""
+
+    def renew(self) -> "asyncio.Task[Renewed]":
+        """The attempt that runs, or a new one. The caller must not cancel it.
+
+        Raises NoCredential, CredentialExpired, CredentialRevoked or RenewedRecently at once; the
+        task raises what a renewal raises.
+        """
+
+    def connect(self, token: str, connector_url: str | None) -> "asyncio.Task[Renewed]":
+        """A connection with a token in any of its forms. Raises Busy or RequestRefused at once."""
+
+    def revoke(self, fingerprint: str) -> "asyncio.Task[None]":
+        """Revocation of the current certificate. Raises Busy, NotCurrent or NoCredential at once."""

@@ -5,10 +5,10 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cache
 
-from compass_sidecar.api.ports import Renewed
 from compass_sidecar.core.credential import Chain, Credential, render_private_key
 from compass_sidecar.core.generation import Facts, Generation, Origin
 from compass_sidecar.core.status import Status
+from compass_sidecar.engine.renewal import Renewed
 from compass_sidecar.errors import NotCurrent, SidecarError
 from tests.support.authority import NOW, Authority, rsa_key
 

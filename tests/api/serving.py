@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 
-from compass_sidecar.api.access import Access
 from compass_sidecar.api.application import API, Health, create_api
+from compass_sidecar.api.guard import Access
 from compass_sidecar.api.limits import API_SHARE, HEALTH_SHARE, Limits, Listener, Share
 from compass_sidecar.api.server import listen_tcp, serve
 from tests.api.fakes import FakeSidecar

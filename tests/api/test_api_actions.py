@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from compass_sidecar import errors
-from compass_sidecar.api.access import Access
+from compass_sidecar.api.guard import Access
 from compass_sidecar.api.problems import KINDS, problem_of, status_of
 from tests.api.fakes import FakeSidecar, generation
 from tests.api.serving import BEARER, TOKEN, Wire, local_client, serving

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, pkcs12
 
-from compass_sidecar.api.access import Access
+from compass_sidecar.api.guard import Access
 from compass_sidecar.api.server import listen_unix
 from compass_sidecar.core.credential import key_algorithm
 from tests.api.fakes import FakeSidecar, generation

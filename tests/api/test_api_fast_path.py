@@ -8,12 +8,10 @@ from contextlib import suppress
 import pytest
 from starlette.types import Scope
 
-from compass_sidecar.api.access import Access
-from compass_sidecar.api.answers import Answer
 from compass_sidecar.api.application import API, ROUTES, create_router
-from compass_sidecar.api.fast import TARGETS, FastPath
-from compass_sidecar.api.guard import Guard
-from compass_sidecar.api.representations import Shelf
+from compass_sidecar.api.guard import Access, Guard
+from compass_sidecar.api.problems import Answer
+from compass_sidecar.api.served import TARGETS, FastPath, Served
 from tests.api.fakes import FakeSidecar, generation
 from tests.api.serving import Wire, ask, client_for, serving
 
@@ -46,9 +44,9 @@ class Watched(API):
 
 
 def watched(sidecar: FakeSidecar) -> Watched:
-    shelf, access = Shelf(sidecar), Access()
+    served, access = Served(sidecar), Access()
     return Watched(
-        Guard(access), FastPath(sidecar, shelf), create_router(sidecar, shelf, access), lambda *_: None
+        Guard(access), FastPath(sidecar, served), create_router(sidecar, served, access), lambda *_: None
     )
 
 
@@ -175,7 +173,7 @@ async def test_a_client_that_asks_and_never_reads_does_not_fill_our_memory() -> 
 
 def test_every_route_is_described_and_counted_by_its_own_name() -> None:
     sidecar = FakeSidecar()
-    described = create_router(sidecar, Shelf(sidecar), Access()).openapi()["paths"]
+    described = create_router(sidecar, Served(sidecar), Access()).openapi()["paths"]
     assert set(described) | {"/openapi.json"} == ROUTES
     assert set(PATHS) <= set(described)
 
@@ -183,9 +181,9 @@ def test_every_route_is_described_and_counted_by_its_own_name() -> None:
 async def test_every_answer_is_counted_by_route_method_and_status() -> None:
     seen: list[tuple[str, str, int]] = []
     sidecar = FakeSidecar(generation())
-    shelf, access = Shelf(sidecar), Access()
-    router = create_router(sidecar, shelf, access)
-    api = API(Guard(access), FastPath(sidecar, shelf), router, lambda *labels: seen.append(labels))
+    served, access = Served(sidecar), Access()
+    router = create_router(sidecar, served, access)
+    api = API(Guard(access), FastPath(sidecar, served), router, lambda *labels: seen.append(labels))
     async with serving(sidecar, api=api) as running:
         assert (await ask(running.port, "GET /certificate HTTP/1.1", "Host: localhost")).status == 200
         assert (await ask(running.health_port, "GET /livez HTTP/1.1", "Host: pod")).status == 200

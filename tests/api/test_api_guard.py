@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compass_sidecar.api.access import Access, is_loopback
 from compass_sidecar.api.application import create_api
-from compass_sidecar.api.guard import Guard
+from compass_sidecar.api.guard import Access, Guard, is_loopback
 from compass_sidecar.api.problems import Refusal
 from compass_sidecar.api.server import listen_unix
 from tests.api.fakes import FakeSidecar, generation

@@ -110,7 +110,7 @@ async def test_an_offer_of_another_protocol_loses_no_request(path: bytes, pieces
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_an_offer_of_another_protocol_loses_no_body(chunked: bool, pieces: int) -> None:
     """Java's client offers h2c with its first request, be it a POST. Its body is no request of its own."""
-    from compass_sidecar.api.access import Access
+    from compass_sidecar.api.guard import Access
     from tests.api.serving import TOKEN
 
     sidecar = FakeSidecar(generation())

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from compass_sidecar import errors
-from compass_sidecar.api.access import Access
+from compass_sidecar.api.guard import Access
 from compass_sidecar.api.page import page_answer, span
 from compass_sidecar.api.problems import KINDS
 from compass_sidecar.api.schemas import StatusAnswer

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from compass_sidecar.api.access import Access
+from compass_sidecar.api.guard import Access
 from compass_sidecar.api.limits import Limits
 from compass_sidecar.api.server import listen_tcp, listen_unix
 from compass_sidecar.errors import SettingsError
@@ -365,7 +365,7 @@ PROGRAM = """
     import asyncio, sys
     from datetime import timedelta
     import uvloop
-    from compass_sidecar.api.access import Access
+    from compass_sidecar.api.guard import Access
     from compass_sidecar.api.application import create_api
     from compass_sidecar.api.limits import API_SHARE, Listener
     from compass_sidecar.api.server import listen_tcp, serve

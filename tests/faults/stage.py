@@ -16,7 +16,7 @@ from compass_sidecar.adapters.anchors import Anchors
 from compass_sidecar.adapters.clock import Clock
 from compass_sidecar.adapters.connector import Connector, Observation
 from compass_sidecar.adapters.worker import Worker
-from compass_sidecar.api.access import Access
+from compass_sidecar.api.guard import Access
 from compass_sidecar.core.credential import Chain, Credential, parse_certificates
 from compass_sidecar.core.generation import Facts, Origin
 from compass_sidecar.core.policy import Policy

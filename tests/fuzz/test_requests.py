@@ -6,8 +6,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compass_sidecar.api.access import Access
 from compass_sidecar.api.application import create_api
+from compass_sidecar.api.guard import Access
 from compass_sidecar.api.problems import KINDS
 from tests.api.fakes import FakeSidecar, generation
 from tests.fuzz.mutations import mutated

@@ -1,17 +1,23 @@
-"""The current certificate in every form in which it is served, rendered once per generation."""
+"""What is ready to be served: the current certificate in each form, rendered once per generation, and probes.
 
-from collections.abc import Mapping
+`FastPath` answers the paths that are requested most from these bytes. It only gives answers that need no
+explanation; the routes give the same answers, and explain.
+"""
+
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
 
+from starlette.types import Scope
+
 from ..core.credential import render
 from ..core.generation import Generation
 from ..core.text import rfc3339
+from ..engine.ports import Sidecar
 from ..errors import CredentialExpired, CredentialRevoked, NoCredential
-from .answers import Answer
-from .negotiation import JSON, PEM_CHAIN, PEM_FILE, matches
-from .ports import Sidecar
+from .negotiation import JSON, PEM_CHAIN, PEM_FILE, choose, matches
+from .problems import Answer
 from .schemas import CertificateChain
 
 NEGOTIATED = "/certificate"
@@ -19,6 +25,11 @@ CHAIN_FILE = "/certificate/chain.pem"
 LEAF_FILE = "/certificate/leaf.pem"
 CA_FILE = "/certificate/ca.pem"
 FILES = (CHAIN_FILE, LEAF_FILE, CA_FILE)
+ALIVE = Answer.of(200, {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store"}, b"ok\n")
+# Request targets as they come over a connection: whatever is spelled otherwise is the router's.
+TARGETS = {path.encode(): path for path in ("/livez", "/readyz", NEGOTIATED, *FILES)}
+_METHODS = frozenset({"GET", "HEAD"})
+_Fields = Mapping[bytes, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +80,7 @@ def render_all(generation: Generation) -> Rendered:
     return Rendered(generation, forms)
 
 
-class Shelf:
+class Served:
     """What can be served at this moment. It asks the sidecar each time, so that it cannot be behind."""
 
     def __init__(self, sidecar: Sidecar) -> None:
@@ -101,3 +112,42 @@ class Shelf:
         raise CredentialExpired(
             f"The credential expired at {end}: connect with a one-time token, or import one."
         )
+
+
+class FastPath:
+    """`find` looks one request up."""
+
+    def __init__(self, sidecar: Sidecar, served: Served) -> None:
+        self._sidecar = sidecar
+        self._served = served
+        self._paths: dict[str, Callable[[str, _Fields], Answer | None]] = {
+            "/livez": self._live,
+            "/readyz": self._ready,
+            NEGOTIATED: self._negotiated,
+            **dict.fromkeys(FILES, self._file),
+        }
+
+    def find(self, scope: Scope, fields: _Fields) -> Answer | None:
+        """The answer to one of TARGETS, or None if this is for the router."""
+        if scope["method"] not in _METHODS or fields.get(b"content-length", b"0") != b"0":
+            return None
+        if b"transfer-encoding" in fields:
+            return None
+        path = scope["path"]
+        return self._paths[path](path, fields)
+
+    def _live(self, _: str, __: _Fields) -> Answer | None:
+        return ALIVE if self._sidecar.stalled() is None else None
+
+    def _ready(self, _: str, __: _Fields) -> Answer | None:
+        return ALIVE if self._served.usable() is not None else None
+
+    def _negotiated(self, _: str, fields: _Fields) -> Answer | None:
+        accept = fields.get(b"accept")
+        media_type = JSON if accept is None else choose(accept)
+        return self._file(media_type, fields) if media_type is not None else None
+
+    def _file(self, form: str, fields: _Fields) -> Answer | None:
+        rendered = self._served.usable()
+        representation = rendered.forms.get(form) if rendered is not None else None
+        return representation.answer(fields.get(b"if-none-match")) if representation is not None else None

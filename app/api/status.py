@@ -5,15 +5,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
+from ..engine.ports import Sidecar
 from ..errors import NoCredential, SidecarError
-from .access import Access
-from .answers import Answer
-from .fast import ALIVE
+from .guard import Access
 from .openapi import Responses, content, problems
-from .ports import Sidecar
-from .problems import Refusal, problem_of
-from .representations import Shelf
+from .problems import Answer, Refusal, problem_of
 from .schemas import StatusAnswer
+from .served import ALIVE, Served
 
 _TEXT = "text/plain; charset=utf-8"
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
@@ -51,7 +49,7 @@ def _health(*codes: str) -> Responses:
     return content("text/plain") | problems(*codes, guarded=False)
 
 
-def health_routes(sidecar: Sidecar, shelf: Shelf) -> APIRouter:
+def health_routes(sidecar: Sidecar, served: Served) -> APIRouter:
     router = APIRouter(tags=["health"])
 
     @router.get("/livez", response_class=Response, responses=_health("stalled"))
@@ -72,11 +70,11 @@ def health_routes(sidecar: Sidecar, shelf: Shelf) -> APIRouter:
     ) -> Response:
         """Whether the credential served is unexpired and not revoked by us, through any Connector outage."""
         if verbose is None:
-            shelf.current()
+            served.current()
             return ALIVE.response()
         checks = _checks(sidecar)
         try:
-            shelf.current()
+            served.current()
         except SidecarError as error:
             return problem_of(error, method=request.method, checks=checks).response()
         return _answer(_TEXT, "".join(f"[+] {name}\n" for name in checks).encode()).response()

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from compass_sidecar.api.waiting import parse_wait
+from compass_sidecar.api.longpoll import parse_wait
 from tests.api.fakes import FakeSidecar, generation
 from tests.api.serving import Reply, Running, Wire, ask, local_client, serving
 

@@ -10,8 +10,8 @@ from typing import Any
 from starlette.types import Receive
 
 from ..core.text import parse_duration
+from ..engine.ports import Sidecar
 from ..errors import TooManyWaiters
-from .ports import Sidecar
 from .problems import Refusal
 
 LONGEST = timedelta(minutes=5)
@@ -30,7 +30,7 @@ def parse_wait(text: str) -> timedelta:
     return LONGEST
 
 
-class WaitingRoom:
+class LongPoll:
     """Holds clients until something is so; a bounded number of them."""
 
     def __init__(self, sidecar: Sidecar) -> None:
