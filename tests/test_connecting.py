@@ -1,4 +1,4 @@
-"""What becomes of a one-time token: none is lost that was not used, and none is tried for ever."""
+"""What becomes of a one-time token: none is lost that was not used, and none is tried without end."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -86,7 +86,7 @@ async def failure(house: House) -> SidecarError:
 
 
 def pause_at(house: House) -> tuple[asyncio.Event, asyncio.Event]:
-    """Hold the clock at its next sleep: set when it sleeps, and to be set for it to go on."""
+    """Hold the clock at its next sleep: set when it sleeps; set the second to wake it."""
     sleeping, go_on = asyncio.Event(), asyncio.Event()
     sleep = house.clock.sleep
 
@@ -124,7 +124,7 @@ async def test_then_it_counts_as_spent_and_a_new_one_is_asked_for_at_once(house:
     assert house.said.notices == ["connect-needed"]
 
 
-async def test_a_configured_token_that_is_burnt_is_not_tried_for_ever(house: House) -> None:
+async def test_a_configured_token_that_is_burnt_is_not_tried_without_end(house: House) -> None:
     house.inputs.one_time = house.token()
     house.connector.always["configuration"] = UNKNOWN["empty 400"]()
     await house.run_for(DAY)
@@ -134,7 +134,7 @@ async def test_a_configured_token_that_is_burnt_is_not_tried_for_ever(house: Hou
     assert house.said.notices[0] == "connect-needed"
 
 
-async def test_it_may_be_presented_again_by_someone_who_knows_better(house: House) -> None:
+async def test_an_operator_may_present_it_again(house: House) -> None:
     house.connector.always["configuration"] = UNKNOWN["empty 400"]()
     await failure(house)
     del house.connector.always["configuration"]

@@ -365,7 +365,7 @@ async def test_after_a_lost_answer_two_empty_400s_a_minute_apart_mean_done(house
     assert state(house) is State.REVOKED
 
 
-async def test_a_caller_who_repeats_himself_is_no_second_minute(house: House) -> None:
+async def test_repeated_calls_within_a_minute_are_no_proof(house: House) -> None:
     fingerprint = (await house.holding()).fingerprint
     house.connector.script["revoke"].append(lost())
     house.connector.always["revoke"] = empty_400()
@@ -379,7 +379,7 @@ async def test_a_caller_who_repeats_himself_is_no_second_minute(house: House) ->
     assert state(house) is State.REVOKED
 
 
-async def test_a_revocation_whose_answer_was_lost_goes_on_after_a_kill(house: House) -> None:
+async def test_a_revocation_whose_answer_was_lost_is_resumed_after_a_kill(house: House) -> None:
     fingerprint = (await house.holding()).fingerprint
     house.connector.script["revoke"].append(lost())
     with pytest.raises(ConnectorUnavailable):
