@@ -174,7 +174,9 @@ CONFIGURATIONS = (
         "wrong-types",
         "null-field:certificateSigningRequestInfo",
     ),
-    *_at("configuration", GOOD, "connector-url-unreachable"),
+    *_at(
+        "configuration", GOOD, "connector-url-unreachable", "connector-url-port-0", "connector-url-bad-name"
+    ),
     # The known URL serves instead of one that can never be called; a first connection has none.
     *(
         row
@@ -223,9 +225,9 @@ CHAINS = (
         "ca-of-helm",
         signed=True,
     ),
-    *_at("sign", UNUSABLE, "ca-sha1", "leaf-sha1", signed=True),
+    *_at("sign", UNUSABLE, "ca-1024-bits", "ca-sha1", "leaf-sha1", signed=True),
     *_at("sign", UNUSABLE, "leaf-subject", "leaf-subject-control-characters", signed=True),
-    *_at("sign", UNUSABLE, "leaf-subject-bidi", signed=True),
+    *_at("sign", UNUSABLE, "leaf-subject-bidi", "leaf-subject-base64", "leaf-subject-very-long", signed=True),
     *(
         Row(fault, UNAUTHENTICATED, ("sign",), signed=True, lasts=True)
         for fault in ("new-ca", "ca-name", "ca-name-control-characters", "ca-name-bidi")
@@ -239,6 +241,9 @@ REWRITES = (
     Row("date-behind:30s", GOOD, signed=True),
     Row("date-odd", GOOD, signed=True),
     Row("date-changing:30s", GOOD, RENEWAL, signed=True),
+    Row("date-year-1", GOOD, ("configuration", "probe")),
+    Row("date-year-9999", GOOD, ("configuration", "probe")),
+    *_at("sign", UNUSABLE, "date-year-1", "date-year-9999", signed=True),
     *(
         Row(fault, PROTOCOL, signed=True)
         for fault in (
@@ -302,12 +307,3 @@ def of_a_token(row: Row) -> Outcome:
 
 
 ROWS = (*CONNECTION, *EDGE, *GATE, *MESSAGES, *CONFIGURATIONS, *CHAINS, *REWRITES, *TRANSPORT)
-
-# Faults whose meaning for a caller takes more than one call to show.
-ELSEWHERE = {
-    "ca-1024-bits",
-    "date-year-1",
-    "date-year-9999",
-    "leaf-subject-base64",
-    "leaf-subject-very-long",
-}
