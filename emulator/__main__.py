@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import os
 import re
 import signal
 import sys
@@ -26,13 +27,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _joined(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(given)
     if options.list_faults:
-        print(_fault_list())
-        return 0
+        return _print_faults()
     try:
         asyncio.run(_run(_options(options), quiet=options.quiet))
     except EmulatorError as error:
         print(f"{_NAME}: {error}", file=sys.stderr)
         return 1
+    return 0
+
+
+def _print_faults() -> int:
+    """The table, as far as it is read."""
+    try:
+        print(_fault_list(), flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the exit tries again
     return 0
 
 

@@ -166,6 +166,12 @@ def test_the_table_of_faults_can_be_listed(capsys: pytest.CaptureFixture[str]) -
     assert len(output.splitlines()) == len(package.FAULTS) + 1
 
 
+def test_a_reader_that_has_enough_of_the_table_is_no_error() -> None:
+    command = f"{sys.executable} -m compass_emulator --list-faults | head -n 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.anyio
 async def test_a_restart_keeps_authorities_and_a_good_credential(folder: Path) -> None:
     async with Emulator.start(EmulatorOptions(dir=folder)) as first:
