@@ -328,7 +328,6 @@ DATES = (
         _ahead,
         default="60d",
         check=parse_duration,
-        weight=0,
     ),
     DateHeader(
         "date-behind",
@@ -336,16 +335,12 @@ DATES = (
         _behind,
         default="60d",
         check=parse_duration,
-        weight=0,
     ),
-    DateHeader(
-        "date-year-1", "the Date header names the year 1", lambda _now, _param, _before: _YEAR_1, weight=0
-    ),
+    DateHeader("date-year-1", "the Date header names the year 1", lambda _now, _param, _before: _YEAR_1),
     DateHeader(
         "date-year-9999",
         "the Date header names the year 9999",
         lambda _now, _param, _before: _YEAR_9999,
-        weight=0,
     ),
     DateHeader(
         "date-odd",
@@ -353,7 +348,6 @@ DATES = (
         lambda _now, param, _before: param,
         default=_ODD,
         check=_text,
-        weight=0,
     ),
     DateHeader(
         "date-changing",
@@ -361,6 +355,5 @@ DATES = (
         _changing,
         default="60d",
         check=parse_duration,
-        weight=0,
     ),
 )

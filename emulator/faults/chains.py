@@ -337,14 +337,13 @@ CHAINS = (
         ca_without_ski,
     ),
     SignResult("ca-of-helm", "legal: a CA with the extensions that Helm's genCA gives it", ca_of_helm),
-    SignResult("ca-1024-bits", "from a CA with a key that OpenSSL refuses", ca_of_1024_bits, weight=0),
+    SignResult("ca-1024-bits", "from a CA with a key that OpenSSL refuses", ca_of_1024_bits),
     SignResult(
         "ca-sha1",
         "from an issuing CA that its root signed with SHA-1",
         ca_signed_with_sha1,
-        weight=0,
     ),
-    SignResult("leaf-sha1", "the leaf is signed with SHA-1", leaf_signed_with_sha1, weight=0),
+    SignResult("leaf-sha1", "the leaf is signed with SHA-1", leaf_signed_with_sha1),
     SignResult(
         "leaf-subject",
         "the leaf's subject has this text as one attribute more",

@@ -90,31 +90,26 @@ CONFIGURATIONS = (
         "connector-url-bad-name",
         "certificateSecuredConnectorURL has a host name that IDNA forbids",
         fixed_url("certificateSecuredConnectorURL", "https://xn--a/connector/graphql"),
-        weight=0,
     ),
     ConfigurationResult(
         "connector-url-port-0",
         "certificateSecuredConnectorURL has port 0",
         fixed_url("certificateSecuredConnectorURL", "https://127.0.0.1:0/connector/graphql"),
-        weight=0,
     ),
     ConfigurationResult(
         "connector-url-unreachable",
         "nothing listens at certificateSecuredConnectorURL",
         fixed_url("certificateSecuredConnectorURL", "https://127.0.0.1:1/connector/graphql"),
-        weight=0,
     ),
     ConfigurationResult(
         "connector-url-not-https",
         "certificateSecuredConnectorURL begins with http",
         fixed_url("certificateSecuredConnectorURL", "http://127.0.0.1/connector/graphql"),
-        weight=0,
     ),
     ConfigurationResult(
         "connector-url-nonsense",
         "certificateSecuredConnectorURL is no URL",
         fixed_url("certificateSecuredConnectorURL", "https://[::1/connector graphql"),
-        weight=0,
     ),
     ConfigurationResult(
         "other-key-algorithm", "keyAlgorithm is this", other_key_algorithm, default="ecdsa-p256"
