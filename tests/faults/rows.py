@@ -241,9 +241,8 @@ REWRITES = (
     Row("date-behind:30s", GOOD, signed=True),
     Row("date-odd", GOOD, signed=True),
     Row("date-changing:30s", GOOD, RENEWAL, signed=True),
-    Row("date-year-1", GOOD, ("configuration", "probe")),
-    Row("date-year-9999", GOOD, ("configuration", "probe")),
-    *_at("sign", UNUSABLE, "date-year-1", "date-year-9999", signed=True),
+    Row("date-year-1", GOOD, RENEWAL, signed=True),
+    Row("date-year-9999", GOOD, RENEWAL, signed=True),
     *(
         Row(fault, PROTOCOL, signed=True)
         for fault in (
