@@ -12,7 +12,7 @@ from tests.support.processes import EmulatorProcess, SidecarProcess, wait_until
 
 UNUSABLE = {
     "missing": "no such file or directory",
-    "empty": "it has no certificate",
+    "empty": "it is empty",
     "folder": "it is a folder",
     "pipe": "it is a pipe",
 }

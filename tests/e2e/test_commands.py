@@ -310,7 +310,7 @@ def test_closed_streams_and_strange_input_are_no_traceback() -> None:
         )
         assert done.returncode in (1, 2)
         assert len(done.stderr.splitlines()) == 1, done.stderr
-    assert "is not text" in done.stderr
+    assert "it is a device, and not a regular file" in done.stderr
 
 
 def test_a_reader_that_leaves_is_no_traceback(shared: SidecarProcess) -> None:
