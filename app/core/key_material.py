@@ -1,5 +1,6 @@
 """Private keys and PKCS#12 files as operators have them; the text comes from `pem.unwrap`."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -17,6 +18,8 @@ from .credential import Found
 _ENCRYPTED = "is encrypted and no passphrase is set"
 _WRONG = "cannot be decrypted: wrong passphrase?"
 _ENCRYPT_ANEW = "encrypt it again with `openssl pkcs8 -topk8 -v2 aes-256-cbc`"
+# The library panics on an initialization vector that is shorter than a block of the cipher.
+_CUT_OFF = re.compile(rb"AES-[0-9]+-CBC(?!,[0-9A-Fa-f]{32}$)|DES-EDE3-CBC(?!,[0-9A-Fa-f]{16}$)")
 _KEYS = frozenset({"PRIVATE KEY", "ENCRYPTED PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"})
 
 
@@ -77,9 +80,12 @@ def _only_key(text: bytes) -> pem.Block:
 
 def _load_block(block: pem.Block, passphrase: bytes | None) -> PrivateKeyTypes:
     """The label does not decide about the form, as with OpenSSL; the headers decide about the cipher."""
-    if b"DEK-Info" in block.headers:
-        return _load(block.render(), passphrase, serialization.load_pem_private_key)
-    return _load(block.der, passphrase)
+    cipher = block.headers.get(b"DEK-Info")
+    if cipher is None:
+        return _load(block.der, passphrase)
+    if _CUT_OFF.match(cipher):
+        raise MalformedCredential("has a damaged header DEK-Info")
+    return _load(block.render(), passphrase, serialization.load_pem_private_key)
 
 
 def _load(

@@ -1,5 +1,6 @@
 """Keys and chains are read in every form that operators have, and each way to be wrong has its message."""
 
+import re
 import subprocess
 from base64 import encodebytes
 from datetime import timedelta
@@ -255,6 +256,13 @@ def test_a_key_that_is_not_changed_is_what_the_library_writes() -> None:
     assert b"".join(pem.split()) == b"".join(key_pem(rsa_key(), traditional=True).split())
 
 
+def cut_off(cipher: str, length: int) -> tuple[bytes, bytes]:
+    """An encrypted PKCS#1 key with so many hex digits of an initialization vector, and a passphrase."""
+    pem = key_pem(rsa_key(), passphrase=PASSPHRASE, traditional=True)
+    header = b"DEK-Info: %b,%b\n" % (cipher.encode(), b"A" * length)
+    return re.sub(rb"DEK-Info: .*\n", header, pem), PASSPHRASE
+
+
 UNLOADABLE = [
     (b"", None, "is empty"),
     (CA.pem, None, "has no PEM block PRIVATE KEY, only CERTIFICATE"),
@@ -273,6 +281,11 @@ UNLOADABLE = [
         b"wrong",
         "cannot be decrypted: wrong passphrase?",
     ),
+    (*cut_off("AES-256-CBC", 32), "cannot be decrypted: wrong passphrase?"),
+    (*cut_off("AES-256-CBC", 16), "has a damaged header DEK-Info"),
+    (*cut_off("AES-128-CBC", 0), "has a damaged header DEK-Info"),
+    (*cut_off("DES-EDE3-CBC", 14), "has a damaged header DEK-Info"),
+    (*cut_off("DES-EDE3-CBC", 16), "cannot be decrypted: wrong passphrase?"),
     (broken(key_pem(rsa_key())), None, "cannot be parsed"),
     (pem_of(b"no key", "PRIVATE KEY"), None, "cannot be parsed"),
     (pem_of(b"", "RSA PRIVATE KEY"), None, "cannot be parsed"),

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, pkcs12
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -216,6 +216,33 @@ def test_files_of_an_operator_are_refused_or_fit_each_other(certificates: bytes,
         for path, content in zip(paths, (certificates, key), strict=True):
             path.write_bytes(content)
         credential = attempt(CredentialFiles(*paths, now=lambda: NOW).read, CredentialError)
+        if credential is None:
+            return
+        use(credential.chain)
+        assert credential.chain.leaf.public_key() == rsa_key().public_key()
+
+
+PASSPHRASE = b"correct horse"
+PKCS12 = pkcs12.serialize_key_and_certificates(
+    b"x", rsa_key(), CHAIN.leaf, CHAIN.authorities, BestAvailableEncryption(PASSPHRASE)
+)
+WHOLE = (
+    PKCS12,
+    CHAIN.pem + key_pem(rsa_key(), passphrase=PASSPHRASE),
+    CHAIN.pem + key_pem(rsa_key(), passphrase=PASSPHRASE, traditional=True),
+    base64.b64encode(CHAIN.pem + key_pem(rsa_key())),
+    (CHAIN.pem + key_pem(rsa_key())).decode().encode("utf-16"),
+    CHAIN.pem.replace(b"CERTIFICATE", b"TRUSTED CERTIFICATE") + key_pem(rsa_key()),
+)
+
+
+@settings(deadline=None)
+@given(st.one_of(*(mutated(each, edits=3) for each in WHOLE)))
+def test_a_file_with_key_and_chain_is_refused_or_both_fit_each_other(content: bytes) -> None:
+    with TemporaryDirectory() as folder, bounded():
+        path = Path(folder) / "tls.pem"
+        path.write_bytes(content)
+        credential = attempt(CredentialFiles(path, None, PASSPHRASE, now=lambda: NOW).read, CredentialError)
         if credential is None:
             return
         use(credential.chain)
