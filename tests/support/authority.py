@@ -33,14 +33,23 @@ PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
 
 
-@cache
 def rsa_key(number: int = 0, *, bits: int = 2048) -> rsa.RSAPrivateKey:
     """The session's RSA key of that number: a new one takes 50 ms, the same one nothing."""
+    return _rsa_key(number, bits)
+
+
+def ec_key(number: int = 0) -> ec.EllipticCurvePrivateKey:
+    return _ec_key(number)
+
+
+# A cache tells `rsa_key()` and `rsa_key(0)` apart: these have no defaults.
+@cache
+def _rsa_key(number: int, bits: int) -> rsa.RSAPrivateKey:
     return rsa.generate_private_key(public_exponent=65537, key_size=bits)
 
 
 @cache
-def ec_key(number: int = 0) -> ec.EllipticCurvePrivateKey:
+def _ec_key(number: int) -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
 
 
