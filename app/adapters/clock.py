@@ -16,7 +16,7 @@ class Clock:
 
     def __init__(self) -> None:
         try:
-            self._boot_id = _BOOT_ID.read_text("ascii").strip()
+            self._boot_id = _BOOT_ID.read_bytes().decode().strip()
         except OSError:  # as in some sandboxes: then no mark survives a restart
             self._boot_id = str(uuid.uuid4())
 
