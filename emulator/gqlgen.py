@@ -309,7 +309,7 @@ def _document(schema: GraphQLSchema, query: str) -> DocumentNode:
     """Parsed and validated; cached, because clients send the same few documents again and again."""
     document = gqlparser.parse(query)
     gqlparser.validate(schema, document)
-    return document
+    return gqlparser.without_defer(document) if "@defer" in query else document
 
 
 def _as_gqlgen(error: GraphQLError) -> dict[str, Any]:

@@ -10,10 +10,10 @@ from enum import Enum
 from typing import Any, cast
 
 from graphql import (
+    REMOVE,
     ArgumentNode,
     DirectiveNode,
     DocumentNode,
-    ExecutableDefinitionsRule,
     FieldNode,
     FragmentDefinitionNode,
     FragmentSpreadNode,
@@ -37,13 +37,16 @@ from graphql import (
     Token,
     TokenKind,
     VariableDefinitionNode,
+    Visitor,
     build_schema,
     get_location,
     get_named_type,
     is_leaf_type,
+    print_ast,
     specified_rules,
     type_from_ast,
     value_from_ast,
+    visit,
 )
 from graphql import validate as find_errors
 from graphql.language import DefinitionNode, SelectionSetNode
@@ -104,11 +107,16 @@ def validate(schema: GraphQLSchema, document: DocumentNode) -> None:
     """Raises Invalid with every error of a document."""
     if not any(isinstance(node, OperationDefinitionNode) for node in document.definitions):
         raise Invalid("GRAPHQL_VALIDATION_FAILED", {"message": "no operation provided"})
-    errors = find_errors(schema, document, _RULES)
+    errors = find_errors(schema, document, _RULES, max_errors=_MAX_TOKENS)
     if errors:
         tree = _Tree(document)
         ordered = sorted((tree.translated(error) for error in errors), key=lambda one: one[0])
         raise Invalid("GRAPHQL_VALIDATION_FAILED", *(error for _, error in ordered))
+
+
+def without_defer(document: DocumentNode) -> DocumentNode:
+    """The document without `@defer`, which asks for a second answer that HTTP alone has no place for."""
+    return cast("DocumentNode", visit(document, _WithoutDefer()))
 
 
 def operation(document: DocumentNode, name: str) -> OperationDefinitionNode:
@@ -199,6 +207,11 @@ _SYNTAX_WORDS = (
 )
 
 
+class _WithoutDefer(Visitor):
+    def enter_directive(self, node: DirectiveNode, *_: object) -> Any:
+        return REMOVE if node.name.value == "defer" else None
+
+
 class _FieldOfLeaf(ValidationRule):
     """A field below a scalar: to graphql-core only the selection is wrong, to gqlparser the field is too."""
 
@@ -223,8 +236,9 @@ class _OneAnonymousOperation(ASTValidationRule):
             self.report_error(GraphQLError("There can be only one operation named ''.", [one]))
 
 
+_UNKNOWN_RULES = ("ExecutableDefinitions", "DeferStream", "StreamDirective")  # gqlparser has none of them
 _RULES = (
-    *(rule for rule in specified_rules if rule is not ExecutableDefinitionsRule),
+    *(rule for rule in specified_rules if not rule.__name__.startswith(_UNKNOWN_RULES)),
     _FieldOfLeaf,
     _OneAnonymousOperation,
 )
@@ -236,6 +250,7 @@ class _Tree:
     def __init__(self, document: DocumentNode) -> None:
         self._around: dict[int, Node] = {}
         self._turn: dict[int, int] = {}
+        self._nodes: list[Node] = []
         fragments = [one for one in document.definitions if isinstance(one, FragmentDefinitionNode)]
         operations = [one for one in document.definitions if isinstance(one, OperationDefinitionNode)]
         for definition in (*operations, *fragments):
@@ -250,7 +265,7 @@ class _Tree:
             if pattern.search(message):
                 message, position, turn = pattern.sub(words, message), places[0], places[-1]
                 break
-        nodes = list(error.nodes or [])
+        nodes = [self._own(node) for node in error.nodes or ()]
         translated: Error = {"message": message, "locations": [_location(position(self, nodes))]}
         return self._turn[id(turn(self, nodes))], translated
 
@@ -265,7 +280,16 @@ class _Tree:
         for child in _children(node):
             self._around[id(child)] = node
             self._visit(child)
-        self._turn[id(node)] = len(self._turn)
+        self._turn[id(node)] = len(self._nodes)
+        self._nodes.append(node)
+
+    def _own(self, node: Node) -> Node:
+        """The node of the document: of a list or an object graphql-core may name a copy."""
+        if id(node) in self._turn:
+            return node
+        text = print_ast(node)
+        alike = (one for one in self._nodes if one.kind == node.kind and print_ast(one) == text)
+        return next(alike, self._nodes[-1])
 
 
 def _children(node: Node) -> Iterator[Node]:
@@ -327,6 +351,7 @@ _WORDS: tuple[tuple[Any, ...], ...] = tuple(
         ),
         (r"^There can be only one operation", r"\g<0>", _operation),
         (r"^There can be only one ", r"\g<0>", _last),
+        (r"^The directive .* can only be used once", r"\g<0>", _last),
         (r"^The (\w+) operation is not .*", r'Schema does not support operation type "\1"', _first),
         (r"^Variable .* is never used", r"\g<0>", _first, _operation),
         (r"^Variable .* used in position expecting", r"\g<0>", _last),

@@ -95,6 +95,39 @@ async def test_a_requested_token_is_a_new_pairing_in_all_forms(emulator: Emulato
     assert answer.json()["data"]["result"]["certificateSigningRequestInfo"]["subject"] == subject
 
 
+async def test_an_argument_of_another_type_is_an_error_with_its_position(emulator: Emulator) -> None:
+    answer = await direct(emulator, "{ application(id: [1]) { id } }")
+    assert answer.status_code == 422
+    assert answer.json()["errors"] == [
+        {
+            "message": "ID cannot represent a non-string and non-integer value: [1]",
+            "locations": [{"line": 1, "column": 19}],
+            "extensions": {"code": "GRAPHQL_VALIDATION_FAILED"},
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("variables", "message", "path"),
+    [
+        ({"n": "5"}, "cannot use string as Int", ["n"]),
+        ({"n": 1.5}, "cannot use string as Int", ["n"]),
+        ({"f": "x"}, "must be a LabelFilter", ["f", 0]),
+        ({"f": [{}]}, "must be defined", ["f", 0, "key"]),
+        ({"f": [{"key": None}]}, "cannot be null", ["f", 0, "key"]),
+        ({"f": [{"key": "a", "x": 1}]}, "unknown field", ["f", 0, "x"]),
+    ],
+)
+async def test_variables_are_coerced_as_gqlparser_does(
+    emulator: Emulator, variables: dict[str, Any], message: str, path: list[Any]
+) -> None:
+    document = "query ($n: Int, $f: [LabelFilter!]) { applications(first: $n, filter: $f) { totalCount } }"
+    [error] = (await direct(emulator, document, **variables)).json()["errors"]
+    assert (error["message"], error["path"]) == (message, ["variable", *path])
+    good = await direct(emulator, document, n=5, f={"key": "a", "query": None})
+    assert good.json()["data"] == {"applications": {"totalCount": 1}}
+
+
 async def test_a_token_for_an_unknown_application_is_an_error_of_the_director(emulator: Emulator) -> None:
     answer = await direct(emulator, TOKEN, id="unknown")
     assert answer.content == (

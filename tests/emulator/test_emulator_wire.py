@@ -203,6 +203,17 @@ async def test_whoever_has_no_identity_gets_an_empty_400_whatever_they_ask(emula
         assert answer.headers["content-type"] == "application/json;charset=UTF-8"
 
 
+async def test_every_error_of_a_document_is_reported(emulator: Emulator) -> None:
+    answer = await call(emulator, json={"query": f"{{ {'nope ' * 150}}}"})
+    assert answer.status_code == 422
+    assert len(answer.json()["errors"]) == 150
+
+
+async def test_a_deferred_fragment_is_answered_at_once(emulator: Emulator) -> None:
+    answer = await call(emulator, json={"query": "{ ... @defer { __typename } }"})
+    assert answer.json() == {"data": {"__typename": "Query"}}
+
+
 async def test_two_results_in_one_document_share_one_fate(emulator: Emulator) -> None:
     both = 'mutation { a: revokeCertificate b: signCertificateSigningRequest(csr: "?") { caCertificate } }'
     assert message(await ask(emulator, both)).startswith("Error while decoding")
