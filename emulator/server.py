@@ -1,9 +1,9 @@
 """The listeners of the Connector, and what happens on a connection, from TLS to the last answer.
 
-Not uvicorn, for three reasons. It tells an application nothing about the peer's certificate, which at the
-mTLS listener is the identity. Its transport (asyncio's) swallows the TLS alert of a refused
-handshake. And half of the faults are things that a correct HTTP server will not do: half an answer, a
-reset after acting, one byte a second, half a server hello.
+Not uvicorn, for three reasons. Its applications do not see the peer's certificate, which at the mTLS
+listener is the identity. Its transport (asyncio's) swallows the TLS alert of a refused handshake. And
+half of the faults are things that a correct HTTP server will not do: half an answer, a reset after
+acting, one byte a second.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from cryptography import x509
 from .clock import Clock
 from .connection import Connection, Wire
 from .faults.plan import ConnectionFault, FaultPlan, RequestFaults, Situation, TLSFault
-from .gateway import PATH, Gateway, Outcome, Peer
+from .gateway import DIRECTOR_PATH, PATH, Gateway, Outcome, Peer
 from .http import HTTPConversation, Request
 from .journal import Entry, Journal
 from .options import ListenerName
@@ -27,9 +27,9 @@ from .tls import ServerTLS
 _BACKLOG = 512
 _CONNECTIONS = 512  # at once; more are closed at once, rather than starving the process of descriptors
 _PAUSE_SECONDS = 0.05  # after a failed accept (no descriptors left): others need a chance to close theirs
+_HANDSHAKE_SECONDS = 15.0  # Envoy's own limit for a transport socket to connect
 
 Handler = Callable[[Connection], Awaitable[None]]
-_HANDSHAKE_SECONDS = 15.0  # Envoy's own limit for a transport socket to connect
 
 
 class Listener:
@@ -138,7 +138,7 @@ async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
 
 
 class Server:
-    """One of the two; `serve` is called with each accepted connection."""
+    """The token-secured or the certificate-secured endpoint: serves each accepted connection."""
 
     def __init__(
         self,
@@ -203,7 +203,7 @@ class Server:
                 return
 
     async def _act(self, request: Request, peer: Peer) -> Outcome:
-        if self._latency and request.path == PATH:
+        if self._latency and request.path in (PATH, DIRECTOR_PATH):
             await asyncio.sleep(self._latency)
         outcome = self._gateway.handle(request, peer)
         if outcome.delay:

@@ -44,6 +44,20 @@ openssl verify -CAfile "$CLIENT_CA" client.pem
 post --cert chain.pem --key generated.key -d @query.json "$url"
 """
 
+FROM_RAW_ENCODED = r"""
+printf '%s' "$RAW_ENCODED" | base64 -d > raw.json
+TOKEN=$(text token < raw.json)
+TOKEN_URL=$(text connectorURL < raw.json)
+"""
+
+DIRECT = r"""
+echo
+query='{"query":"{ viewer { type } applications { totalCount } }"}'
+post --cert chain.pem --key generated.key -D headers -d "$query" "$DIRECTOR_URL"
+openssl x509 -in client.pem -outform DER | sha256sum | cut -c1-64 > fingerprint
+grep -qi "^compass-emulator-fingerprint: $(cat fingerprint)" headers
+"""
+
 RENEW = r"""
 subject=$(openssl x509 -in "$CERT" -noout -subject -nameopt RFC2253 | sed 's/^subject=//')
 openssl req -new -sha256 -out renewed.csr -newkey rsa:2048 -nodes -keyout renewed.key \
@@ -69,6 +83,8 @@ async def shell(script: str, emulator: Emulator, folder: Path) -> str:
         "CLIENT_CA": str(Path(at.ca_file).with_name("client-ca.crt")),
         "TOKEN": at.token,
         "TOKEN_URL": at.token_connector_url,
+        "RAW_ENCODED": emulator.token().raw_encoded,
+        "DIRECTOR_URL": at.director_url,
         "URL": at.connector_url,
         "CERT": at.client_certificate_file,
         "KEY": at.client_key_file,
@@ -94,6 +110,16 @@ async def test_a_connection_is_established_with_openssl_and_curl(emulator: Emula
     assert '"keyAlgorithm":"rsa2048"' in output
     assert emulator.counters["tokens_consumed"] == 2
     assert emulator.counters["signatures"] == 1
+
+
+async def test_a_connection_begins_with_the_directors_raw_token_and_its_certificate_calls_the_director(
+    emulator: Emulator, tmp_path: Path
+) -> None:
+    output = await shell(FROM_RAW_ENCODED + ESTABLISH + DIRECT, emulator, tmp_path / "shell")
+    assert output.splitlines()[-1] == (
+        '{"data":{"viewer":{"type":"APPLICATION"},"applications":{"totalCount":1}}}'
+    )
+    assert emulator.counters["calls"]["director"] == 1
 
 
 @pytest.mark.parametrize("chain", [2, 3])
