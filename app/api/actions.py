@@ -1,17 +1,20 @@
 """`POST /renew`, `/connect` and `/revoke`: each starts a task that goes on whoever leaves."""
 
+import logging
 from datetime import timedelta
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from ..engine.ports import Sidecar
+from .guard import Access
 from .longpoll import LongPoll
 from .negotiation import gather, parse_prefer
 from .openapi import PREFER, TOKEN, Responses, headers, problems
 from .problems import Answer
 from .schemas import ConnectAnswer, ConnectRequest, PendingAnswer, RenewAnswer, RevokeAnswer, RevokeRequest
 
+_log = logging.getLogger("compass_sidecar.api")
 _PATIENCE = timedelta(minutes=5)
 _UNUSABLE = ("not-connected", "credential-expired", "credential-revoked")
 _FAILED = (
@@ -35,7 +38,7 @@ _ACCEPTED: Responses = {
 }
 
 
-def action_routes(sidecar: Sidecar, longpoll: LongPoll) -> APIRouter:
+def action_routes(sidecar: Sidecar, longpoll: LongPoll, access: Access) -> APIRouter:
     router = APIRouter(tags=["actions"])
 
     @router.post(
@@ -65,6 +68,7 @@ def action_routes(sidecar: Sidecar, longpoll: LongPoll) -> APIRouter:
         connection that is under way joins that. `retryable` says whether the token may be presented again.
         """
         preference = parse_prefer(gather(request.scope).get(b"prefer", b""))
+        _log.info("connect-requested", extra={"by": access.caller(request.scope)})
         task = sidecar.connect(wanted.token, wanted.connector_url)
         if not await longpoll.ended(task, preference.patience, request.receive):
             return _accepted(sidecar, preference.applied)
@@ -78,6 +82,8 @@ def action_routes(sidecar: Sidecar, longpoll: LongPoll) -> APIRouter:
     )
     async def revoke(request: Request, wanted: RevokeRequest) -> Response:
         """Revokes the current certificate at the Connector; only `/connect` or a newer import leads out."""
+        by = access.caller(request.scope)
+        _log.info("revoke-requested", extra={"by": by, "fingerprint": wanted.confirm})
         task = sidecar.revoke(wanted.confirm)
         if not await longpoll.ended(task, _PATIENCE, request.receive):
             return _accepted(sidecar, "")

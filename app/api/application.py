@@ -79,7 +79,7 @@ def create_router(
     router.include_router(status_routes(sidecar, access, metrics=metrics))
     router.include_router(certificate_routes(served, longpoll))
     router.include_router(bundle_routes(served, access))
-    router.include_router(action_routes(sidecar, longpoll))
+    router.include_router(action_routes(sidecar, longpoll, access))
     router.include_router(health_routes(sidecar, served))
     _add_handlers(router, served)
 

@@ -99,7 +99,7 @@ def bundle_routes(served: Served, access: Access) -> APIRouter:
         _log.info(
             "private-key-read",
             extra={
-                "by": _caller(request, access),
+                "by": access.caller(request.scope),
                 "fingerprint": chain.fingerprint,
                 "path": request.url.path,
             },
@@ -129,12 +129,6 @@ def bundle_routes(served: Served, access: Access) -> APIRouter:
         return _secret(PKCS12, await asyncio.to_thread(_render_pkcs12, handed_out(request), password))
 
     return router
-
-
-def _caller(request: Request, access: Access) -> str:
-    if access.over_unix_socket(request.scope):
-        return f"unix socket, {request.scope.get('state', {}).get('peer', 'unknown process')}"
-    return f"{request.client.host}, with the token" if request.client else "unknown"
 
 
 def _password(request: Request) -> bytes:

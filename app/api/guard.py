@@ -19,6 +19,7 @@ from .problems import Refusal
 BODY_LIMIT = 64 * 1024
 # A kubelet and Prometheus call a pod by its address or by any name.
 UNGUARDED = frozenset({"/livez", "/readyz", "/startupz", "/metrics"})
+_PAGES = frozenset({"/", "/docs"})
 _JSON_BODIES = frozenset({"/connect", "/revoke"})
 _HOST = re.compile(rb"(?:\[([0-9a-f:.]+)\]|([a-z0-9._~-]+))(?::[0-9]*)?", re.IGNORECASE)
 _RELAYED = (b"x-forwarded-", b"x-envoy-")
@@ -39,6 +40,13 @@ class Access:
         # By our own end: uvicorn does not know a peer that has already left, and says None of it too.
         server = scope.get("server")
         return self.unix_socket and server is not None and server[1] is None
+
+    def caller(self, scope: Scope) -> str:
+        """Who made this request, for the log."""
+        if self.over_unix_socket(scope):
+            return f"unix socket, {scope.get('state', {}).get('peer', 'unknown process')}"
+        host = scope["client"][0] if scope.get("client") else "unknown"
+        return f"{host}, with the token"  # over TCP nothing that is logged with its caller goes without
 
     def check(self, scope: Scope, fields: Mapping[bytes, bytes]) -> None:
         """Raise Refusal unless this caller may make this request."""
@@ -88,7 +96,7 @@ def _may_renew(access: Access, scope: Scope, fields: Mapping[bytes, bytes]) -> N
 
 
 def _may_change(access: Access, scope: Scope, fields: Mapping[bytes, bytes]) -> None:
-    if not access.over_unix_socket(scope):
+    if access.api_token is not None or not access.over_unix_socket(scope):
         access.check_token(fields)
 
 
@@ -122,12 +130,14 @@ class Guard:
 
     def check(self, scope: Scope, fields: Mapping[bytes, bytes]) -> None:
         """Raise Refusal, or return."""
+        _check_length(fields.get(b"content-length", b"0"))
         if scope["path"] in UNGUARDED:
             return
         if not self._access.over_unix_socket(scope):
             self._check_host(fields.get(b"host"))
         _check_origin(fields)
-        _check_length(fields.get(b"content-length", b"0"))
+        if not _is_navigation(scope, fields):
+            _check_site(fields)
         self._access.check(scope, fields)
         if scope["method"] == "POST" and scope["path"] in _JSON_BODIES:
             _check_media_type(fields.get(b"content-type", b""))
@@ -151,7 +161,8 @@ class Guard:
         literal, name = (part.decode("ascii") if part else "" for part in parts.groups())
         if literal:
             return True if ":" in literal and _is_address(literal) else None
-        return _is_address(name) or name.lower().removesuffix(".") in self._names
+        name = name.lower().removesuffix(".")
+        return name in self._names or _is_address(name)
 
 
 def _is_address(text: str) -> bool:
@@ -166,6 +177,19 @@ def _check_origin(fields: Mapping[bytes, bytes]) -> None:
     origin = fields.get(b"origin")
     if origin is not None and origin.lower() != b"http://" + fields.get(b"host", b"").lower():
         raise Refusal("cross-origin", "The Origin is not this very server.")
+
+
+def _is_navigation(scope: Scope, fields: Mapping[bytes, bytes]) -> bool:
+    """Whether a person followed a link to a page: the site with the link cannot read what it shows."""
+    return (
+        scope["path"] in _PAGES
+        and scope["method"] == "GET"
+        and fields.get(b"sec-fetch-mode") == b"navigate"
+        and fields.get(b"sec-fetch-dest") == b"document"
+    )
+
+
+def _check_site(fields: Mapping[bytes, bytes]) -> None:
     site = fields.get(b"sec-fetch-site", b"none").lower()
     if b"cross-site" in site or b"same-site" in site:
         raise Refusal("cross-origin", "Requests that another site makes a browser send are refused.")

@@ -28,6 +28,8 @@ _READ = frozenset(
         b"if-none-match",
         b"origin",
         b"prefer",
+        b"sec-fetch-dest",
+        b"sec-fetch-mode",
         b"sec-fetch-site",
         b"transfer-encoding",
     }

@@ -46,7 +46,7 @@ def status_routes(sidecar: Sidecar, access: Access, *, metrics: Callable[[], byt
 
 
 def _health(*codes: str) -> Responses:
-    return content("text/plain") | problems(*codes, guarded=False)
+    return content("text/plain") | problems("too-large", *codes, guarded=False)
 
 
 def health_routes(sidecar: Sidecar, served: Served) -> APIRouter:

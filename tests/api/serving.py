@@ -128,12 +128,18 @@ class Wire:
             await self.writer.wait_closed()
 
 
-def serve_on(
-    sockets: Sequence[socket.socket], sidecar: FakeSidecar, access: Access, stop: asyncio.Event
-) -> "asyncio.Task[None]":
-    """The API on these sockets, until `stop`."""
-    listener = Listener("api", create_api(sidecar, access), sockets, API_SHARE)
-    return asyncio.create_task(serve([listener], on_stop=sidecar.begin_stop, stop=stop))
+@asynccontextmanager
+async def serving_on(
+    sockets: Sequence[socket.socket], sidecar: FakeSidecar, access: Access
+) -> AsyncIterator[None]:
+    """The API on these sockets."""
+    stop, listener = asyncio.Event(), Listener("api", create_api(sidecar, access), sockets, API_SHARE)
+    task = asyncio.create_task(serve([listener], on_stop=sidecar.begin_stop, stop=stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await task
 
 
 async def ask(port: int, *lines: str, body: bytes = b"", host: str = "127.0.0.1") -> Reply:

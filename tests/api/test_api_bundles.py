@@ -12,7 +12,7 @@ from compass_sidecar.api.guard import Access
 from compass_sidecar.api.server import listen_unix
 from compass_sidecar.core.credential import key_algorithm
 from tests.api.fakes import FakeSidecar, generation
-from tests.api.serving import BEARER, TOKEN, Wire, local_client, serve_on
+from tests.api.serving import BEARER, TOKEN, Wire, local_client, serving_on
 
 pytestmark = pytest.mark.anyio
 OPEN = Access(api_token=TOKEN, expose_private_key=True)
@@ -104,14 +104,12 @@ async def test_over_the_unix_socket_the_kernel_says_who(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "compass_sidecar.api")
-    sidecar, stop = FakeSidecar(generation()), asyncio.Event()
+    sidecar = FakeSidecar(generation())
     with listen_unix(tmp_path / "socket") as sockets:
-        task = serve_on(sockets, sidecar, Access(unix_socket=True, expose_private_key=True), stop)
-        wire = Wire(*await asyncio.open_unix_connection(tmp_path / "socket"))
-        reply = await wire.ask("GET /certificate/bundle.pem HTTP/1.1", "Host: x")
-        await wire.close()
-        stop.set()
-        await task
+        async with serving_on(sockets, sidecar, Access(unix_socket=True, expose_private_key=True)):
+            wire = Wire(*await asyncio.open_unix_connection(tmp_path / "socket"))
+            reply = await wire.ask("GET /certificate/bundle.pem HTTP/1.1", "Host: x")
+            await wire.close()
     assert reply.status == 200
     (record,) = [vars(record) for record in caplog.records if record.name == "compass_sidecar.api"]
     assert record["by"].startswith("unix socket, pid ")

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import logging
+import os
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +17,7 @@ from compass_sidecar.api.guard import Access, Guard, is_loopback
 from compass_sidecar.api.problems import Refusal
 from compass_sidecar.api.server import listen_unix
 from tests.api.fakes import FakeSidecar, generation
-from tests.api.serving import BEARER, TOKEN, Running, Wire, ask, client_for, local_client, serve_on, serving
+from tests.api.serving import BEARER, TOKEN, Running, Wire, ask, client_for, local_client, serving, serving_on
 
 pytestmark = pytest.mark.anyio
 OPEN = Access(allowed_hosts=("compass.example.org",), hostname="Box")
@@ -36,6 +38,7 @@ async def server() -> AsyncIterator[Running]:
         (["Host: LOCALHOST.:1"], 200),
         (["Host: 127.0.0.1:8080"], 200),
         (["Host: 10.1.2.3"], 200),
+        (["Host: 127.0.0.1.:8080"], 200),
         (["Host: [::1]:8080"], 200),
         (["Host: [::ffff:10.1.2.3]"], 200),
         (["Host: box"], 200),
@@ -95,6 +98,36 @@ async def test_other_sites_are_refused(server: Running, headers: list[str], stat
         assert status == 200 or reply.json()["code"] == "cross-origin"
 
 
+NAVIGATION = ["Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"]
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+async def test_a_link_on_another_site_leads_to_the_pages_and_to_nothing_else(
+    server: Running, site: str
+) -> None:
+    async def status(start: str, *headers: str) -> int:
+        lines = ("Host: localhost", f"Sec-Fetch-Site: {site}", *headers)
+        return (await ask(server.port, f"{start} HTTP/1.1", *lines)).status
+
+    assert await status("GET /", *NAVIGATION) == 200
+    assert await status("GET /docs", *NAVIGATION) != 403
+    for path in ("/status", "/certificate", "/certificate/chain.pem", "/openapi.json", "/nothing"):
+        assert await status(f"GET {path}", *NAVIGATION) == 403
+    for start in ("POST /", "HEAD /", "POST /renew", "POST /docs"):
+        assert await status(start, *NAVIGATION) == 403
+    for other in (
+        NAVIGATION[:1],
+        NAVIGATION[1:],
+        ["Sec-Fetch-Mode: cors", NAVIGATION[1]],
+        ["Sec-Fetch-Mode: no-cors", NAVIGATION[1]],
+        [NAVIGATION[0], "Sec-Fetch-Dest: iframe"],
+        [NAVIGATION[0], "Sec-Fetch-Dest: object"],
+        [*NAVIGATION, "Sec-Fetch-Dest: iframe"],
+        [*NAVIGATION, "Origin: http://evil.example.org"],
+    ):
+        assert await status("GET /", *other) == 403
+
+
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/startupz", "/metrics", "/readyz?verbose"])
 async def test_health_and_metrics_answer_whoever_asks_by_whatever_name(server: Running, path: str) -> None:
     for port in (server.port, server.health_port):
@@ -121,6 +154,14 @@ async def test_a_body_of_64_kib_is_read_and_a_byte_more_is_not(server: Running) 
         )
         assert [plain.status, chunked.status] == [status, status]
         assert status == 200 or chunked.json()["code"] == "too-large"
+
+
+@pytest.mark.parametrize("start", ["GET /livez", "GET /metrics", "GET /status", "GET /", "POST /nothing"])
+async def test_no_path_takes_a_larger_body(server: Running, start: str) -> None:
+    for length in (f"Content-Length: {65_537}", "Transfer-Encoding: chunked"):
+        body = b"10001\r\n" + b"x" * 65_537 + b"\r\n0\r\n\r\n" if "chunked" in length else b""
+        reply = await ask(server.port, f"{start} HTTP/1.1", "Host: localhost", length, body=body)
+        assert (reply.status, reply.json()["code"]) == (413, "too-large")
 
 
 async def test_a_body_that_is_only_promised_is_refused_at_once(server: Running) -> None:
@@ -275,25 +316,71 @@ async def test_bundles_are_not_there_unless_they_are_exposed() -> None:
             assert (await client.get(path, headers=BEARER)).json()["code"] == "not-found"
 
 
-@pytest.mark.parametrize(("token", "renewal"), [(None, 200), (TOKEN, 401)])
-async def test_the_unix_socket_is_the_other_key(tmp_path: Path, token: str | None, renewal: int) -> None:
-    sidecar, stop, path = FakeSidecar(generation()), asyncio.Event(), tmp_path / "socket"
+def body_of(content: object) -> bytes:
+    return json.dumps(content).encode() if content is not None else b""
+
+
+@pytest.mark.parametrize("token", [None, TOKEN])
+async def test_the_unix_socket_opens_all_where_no_token_is_set(tmp_path: Path, token: str | None) -> None:
+    """Reading the key needs the socket or the token; changing something needs the token if one is set."""
+    sidecar, path = FakeSidecar(generation()), tmp_path / "socket"
     access = Access(api_token=token, unix_socket=True, expose_private_key=True)
+    changing = 200 if token is None else 401
     with listen_unix(path) as sockets:
-        task = serve_on(sockets, sidecar, access, stop)
-        for start, body, status in (
-            ("GET /status", b"", 200),
-            ("GET /certificate/bundle.pem", b"", 200),
-            ("POST /renew", b"", renewal),
-            ("POST /connect", json.dumps({"token": "t"}).encode(), 200),
-        ):
+        async with serving_on(sockets, sidecar, access):
+
+            async def status(start: str, content: object = None, *headers: str) -> int:
+                body, wire = body_of(content), Wire(*await asyncio.open_unix_connection(path))
+                lines = ("Content-Type: application/json", f"Content-Length: {len(body)}", *headers)
+                # No Host at all: it says nothing here.
+                reply = await wire.ask(f"{start} HTTP/1.1", *lines, body=body)
+                await wire.close()
+                return reply.status
+
+            assert await status("GET /status") == 200
+            assert await status("GET /status", None, "Host: evil.example.org") == 200
+            assert await status("GET /status", None, "Host: a", "Origin: http://b") == 403
+            assert await status("GET /certificate/bundle.pem") == 200
+            revocation = {"confirm": generation().chain.fingerprint}
+            for start, content in (
+                ("POST /connect", {"token": "t"}),
+                ("POST /revoke", revocation),
+                ("POST /renew", None),
+            ):
+                before = (sidecar.attempts, list(sidecar.revoked))
+                assert await status(start, content, "Authorization: Bearer wrong") == changing
+                assert (before == (sidecar.attempts, sidecar.revoked)) == (changing == 401)
+                sidecar.use(generation())
+            if token is not None:
+                with_token = f"Authorization: Bearer {token}"
+                assert await status("POST /revoke", revocation, with_token) == 200
+
+
+async def test_the_log_says_who_asked_for_a_connection_or_a_revocation(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "compass_sidecar.api")
+    calls = [("/connect", {"token": "secret-one-time-token"}), ("/revoke", {"confirm": "0" * 64})]
+    sidecar, path = FakeSidecar(generation()), tmp_path / "socket"
+    with listen_unix(path) as sockets:
+        async with serving_on(sockets, sidecar, Access(unix_socket=True)):
             wire = Wire(*await asyncio.open_unix_connection(path))
-            lines = ("Content-Type: application/json", f"Content-Length: {len(body)}")
-            # No Host at all: it says nothing here.
-            assert (await wire.ask(f"{start} HTTP/1.1", *lines, body=body)).status == status
+            for start, content in calls:
+                body = body_of(content)
+                lines = ("Content-Type: application/json", f"Content-Length: {len(body)}")
+                await wire.ask(f"POST {start} HTTP/1.1", *lines, body=body)
             await wire.close()
-        stop.set()
-        await task
+    async with local_client(sidecar, LOCKED) as client:
+        for start, content in calls:
+            await client.post(start, json=content, headers=BEARER)
+            await client.post(start, json=content)  # refused: nothing was asked for
+    lines_ = [vars(record) for record in caplog.records if record.msg.endswith("-requested")]
+    assert [line["msg"] for line in lines_] == ["connect-requested", "revoke-requested"] * 2
+    for line in lines_[:2]:
+        assert line["by"] == f"unix socket, pid {os.getpid()}, uid {os.getuid()}, gid {os.getgid()}"
+    assert {line["by"] for line in lines_[2:]} == {"127.0.0.1, with the token"}
+    assert lines_[1]["fingerprint"] == "0" * 64
+    assert "secret-one-time-token" not in str(lines_)
 
 
 async def test_tcp_is_not_taken_for_the_unix_socket() -> None:

@@ -22,7 +22,7 @@ from compass_sidecar.api.limits import Limits
 from compass_sidecar.api.server import listen_tcp, listen_unix
 from compass_sidecar.errors import SettingsError
 from tests.api.fakes import FakeSidecar, generation
-from tests.api.serving import Running, Wire, ask, serve_on, serving
+from tests.api.serving import Running, Wire, ask, serving, serving_on
 
 pytestmark = pytest.mark.anyio
 QUICK = Limits(request=0.4, send=0.4, idle=0.9)
@@ -265,12 +265,9 @@ async def test_ipv6_loopback_works_where_there_is_one() -> None:
 
 @asynccontextmanager
 async def running_on(sidecar: FakeSidecar, host: str) -> AsyncIterator[int]:
-    stop = asyncio.Event()
     with listen_tcp((host,), 0) as sockets:
-        task = serve_on(sockets, sidecar, Access(), stop)
-        yield sockets[0].getsockname()[1]
-        stop.set()
-        await task
+        async with serving_on(sockets, sidecar, Access()):
+            yield sockets[0].getsockname()[1]
 
 
 def test_a_port_in_use_is_one_clear_line() -> None:
