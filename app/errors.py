@@ -14,6 +14,7 @@
     │  ├─ NoCredential             nothing stored yet
     │  ├─ StoreLocked              another sidecar has it
     │  ├─ StoreDamaged             what is stored cannot be used
+    │  │  └─ PairRefused           OpenSSL does not load it
     │  └─ StoreWriteFailed         full, read-only, permission lost
     ├─ ConnectorError              the credential we hold is untouched
     │  ├─ ConnectorUnavailable     unreachable or failing for now; retry_after
@@ -113,6 +114,10 @@ class StoreLocked(StoreError):
 
 class StoreDamaged(StoreError):
     code = "store-damaged"
+
+
+class PairRefused(StoreDamaged):
+    """The files can be read, and OpenSSL does not load the pair in them."""
 
 
 class StoreWriteFailed(StoreError):

@@ -200,34 +200,6 @@ async def test_a_signed_answer_waits_for_its_proof_and_is_never_signed_again(hou
     assert after.chain == house.store.load().chain
 
 
-async def test_ten_minutes_of_refusals_drop_the_signed_answer(house: House) -> None:
-    await house.holding()
-    house.connector.always["probe"] = ConnectorUnauthenticated("refused")
-    with pytest.raises(ConnectorUnauthenticated):
-        await house.attempt()
-    house.clock.advance(9 * MINUTE)
-    with pytest.raises(ConnectorUnauthenticated):
-        await house.attempt()
-    assert house.renewal.pending is not None
-    house.clock.advance(MINUTE)
-    with pytest.raises(ConnectorUnauthenticated):
-        await house.attempt()
-    assert house.renewal.pending is None
-    assert house.store.pending() is None
-
-
-async def test_refusals_are_counted_across_a_restart(house: House) -> None:
-    await house.holding()
-    house.connector.always["probe"] = ConnectorUnauthenticated("refused")
-    with pytest.raises(ConnectorUnauthenticated):
-        await house.attempt()
-    await house.restart()
-    house.clock.advance(11 * MINUTE)
-    with pytest.raises(ConnectorUnauthenticated):
-        await house.attempt()
-    assert house.renewal.pending is None
-
-
 async def test_an_unproven_pair_is_used_when_the_old_one_is_about_to_end(house: House) -> None:
     before = (await house.holding(age=LIFETIME - 5 * MINUTE)).fingerprint
     house.connector.always["probe"] = ConnectorUnavailable("down")
@@ -235,15 +207,6 @@ async def test_an_unproven_pair_is_used_when_the_old_one_is_about_to_end(house: 
     assert after.chain.fingerprint != before
     assert after.facts.proven_at is None
     assert "used-unproven" in house.said.names()
-
-
-async def test_a_refused_pair_is_not_used_even_if_the_old_one_ends(house: House) -> None:
-    before = (await house.holding(age=LIFETIME - 5 * MINUTE)).fingerprint
-    house.connector.always["probe"] = ConnectorUnauthenticated("refused")
-    with pytest.raises(ConnectorUnauthenticated):
-        await house.attempt()
-    assert house.fingerprint == before
-    assert house.renewal.pending is None
 
 
 async def test_an_announced_url_that_does_not_work_does_not_cost_the_one_that_does(house: House) -> None:

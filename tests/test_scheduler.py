@@ -318,16 +318,6 @@ async def test_a_pending_proof_is_a_reason_and_is_tried_until_it_passes(house: H
     assert house.connector.calls["sign"] == 1
 
 
-async def test_a_pair_refused_for_ten_minutes_is_replaced_by_another(house: House) -> None:
-    await house.holding(age=LIFETIME * 0.7)
-    house.connector.always["probe"] = ConnectorUnauthenticated("refused")
-    await house.run_for(2 * HOUR)
-    del house.connector.always["probe"]
-    await house.run_for(2 * HOUR)
-    assert state(house) is State.CONNECTED
-    assert 2 <= house.connector.calls["sign"] <= 13
-
-
 async def test_what_was_used_unproven_is_proven_later(house: House) -> None:
     house.inputs.one_time = house.token()
     house.connector.script["probe"].extend([DOWN, DOWN])

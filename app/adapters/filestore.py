@@ -599,6 +599,7 @@ def _facts(record: Mapping[str, Any]) -> Facts:
         connector_time=_time(record.get("connector_time")),
         signature_mark=_mark(record.get("signature_mark")),
         request_mark=_mark(record.get("request_mark")),
+        drop_mark=_mark(record.get("drop_mark")),
         drops=record.get("drops", 0),
     )
 
@@ -637,7 +638,8 @@ def _signed(record: Mapping[str, Any]) -> Signed:
         chain=_chain(pem.encode("latin-1"), None if ca_pem is None else ca_pem.encode("latin-1")),
         signed_at=_moment(record["signed_at"]),
         anchor_changed=record.get("anchor_changed", False),
-        refused_since=_time(record.get("refused_since")),
+        failed_since=_mark(record.get("failed_since")),
+        failed_proofs=record.get("failed_proofs", 0),
     )
 
 

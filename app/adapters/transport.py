@@ -21,7 +21,14 @@ from .. import __version__
 from ..core.door import ClientPair
 from ..core.text import printable
 from ..core.url import URL, parse_proxy, parse_public
-from ..errors import ConnectorProtocol, ConnectorUnavailable, SidecarError, StoreDamaged, UnusableURL
+from ..errors import (
+    ConnectorProtocol,
+    ConnectorUnavailable,
+    PairRefused,
+    SidecarError,
+    StoreDamaged,
+    UnusableURL,
+)
 from .anchors import Anchors, system_context
 from .diagnosis import Circumstances, Step, translate
 from .worker import Worker
@@ -302,7 +309,10 @@ def _present(context: ssl.SSLContext, pair: ClientPair) -> None:
         context.load_cert_chain(pair.certificate_file, pair.key_file, password="")
     except OSError as error:
         files = f"{pair.certificate_file} and {pair.key_file}"
-        raise StoreDamaged(f"{files} cannot be loaded: {_fault(error)}") from error
+        # OpenSSL's own shortage of memory says nothing about the pair.
+        refused = isinstance(error, ssl.SSLError) and error.reason != "MALLOC_FAILURE"
+        kind = PairRefused if refused else StoreDamaged
+        raise kind(f"{files} cannot be loaded: {_fault(error)}") from error
 
 
 def _fault(error: OSError) -> str:

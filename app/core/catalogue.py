@@ -38,7 +38,8 @@ REASONS: Mapping[str, Words] = {
     ),
     "proof-pending": Words(
         "A new certificate is signed, and the Connector has not accepted it yet.",
-        "Wait: it is tried again, and dropped after ten minutes of refusals. Until then the old one is used.",
+        "Wait: the proof is repeated, and the old certificate stays in use. If only the new one is refused, "
+        "it is dropped after ten minutes.",
     ),
     "trust-anchor-changed": Words(
         "The certificate comes from another CA than the one before it.",

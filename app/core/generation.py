@@ -37,7 +37,7 @@ class Facts:
     outcome is not known.
     `signature_mark` is when the sign request was sent that it came of, `request_mark` when the last one was
     that came to nothing. `connector_time` is the Connector's clock at the activation. `drops` counts the
-    signed answers that were given up since.
+    signed answers that were given up since, the last one at `drop_mark`.
     """
 
     origin: Origin
@@ -53,6 +53,7 @@ class Facts:
     connector_time: datetime | None = None
     signature_mark: Mark | None = None
     request_mark: Mark | None = None
+    drop_mark: Mark | None = None
     drops: int = 0
 
 
@@ -71,12 +72,16 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """The Connector's verified answer, waiting for its proof."""
+    """The Connector's verified answer, waiting for its proof.
+
+    `failed_proofs` counts the failures that only the answer itself explains, the first at `failed_since`.
+    """
 
     chain: Chain
     signed_at: datetime
     anchor_changed: bool = False
-    refused_since: datetime | None = None
+    failed_since: Mark | None = None
+    failed_proofs: int = 0
 
 
 @dataclass(frozen=True, slots=True)

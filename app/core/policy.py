@@ -28,6 +28,8 @@ EXPIRED_INTERVAL = timedelta(minutes=15)
 _PAUSE_WITHOUT_GAIN = timedelta(minutes=15)
 _PAUSE_AFTER_DROP = timedelta(minutes=10)
 _LONGEST_PAUSE_AFTER_DROP = timedelta(hours=24)
+# A signed answer is given up after this many failed proofs, the first of them so long ago.
+PROOFS_BEFORE_DROP = 3
 PROOF_PATIENCE = timedelta(minutes=10)
 CSR_MAX_AGE = timedelta(hours=1)
 # The second token of a first connection is good for five minutes, whatever pause an operator wants.
@@ -152,12 +154,13 @@ class Failed:
 class Pace:
     """How long ago things were, by a clock that cannot be set; None: never, or before this boot.
 
-    `request`: the last sign request that was sent, or the last signed answer that was dropped.
-    `signature`: the request that the credential in use came of. `start`: the start of this process.
+    `request`: the last sign request that was sent. `signature`: the request that the credential in use came
+    of. `drop`: when a signed answer was dropped last. `start`: the start of this process.
     """
 
     request: timedelta | None = None
     signature: timedelta | None = None
+    drop: timedelta | None = None
     start: timedelta = timedelta.max
 
 
@@ -235,7 +238,7 @@ def _pause(situation: Situation, generation: Generation, now: datetime) -> timed
     return max(
         _remaining(situation.policy.interval(generation.chain), pace.request),
         _pause_of_no_use(situation, generation),
-        _remaining(_pause_after_drops(generation, now), _first(pace.request, pace.start)),
+        _remaining(_pause_after_drops(generation, now), _first(pace.drop, pace.start)),
     )
 
 

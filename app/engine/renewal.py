@@ -20,9 +20,9 @@ from ..core import chain as chains
 from ..core.answer import Configuration, SignedAnswer
 from ..core.credential import Chain, Credential, load_public_key, render_private_key
 from ..core.csr import make_csr, parse_subject
-from ..core.door import ClientPair, Door
+from ..core.door import Door
 from ..core.generation import Facts, Generation, Mark, Origin, Pending, Signed, why_not_imported
-from ..core.policy import CSR_MAX_AGE, PROOF_PATIENCE, Pace, in_danger
+from ..core.policy import CSR_MAX_AGE, PROOF_PATIENCE, PROOFS_BEFORE_DROP, Pace, in_danger, lives
 from ..core.text import rfc3339
 from ..core.token import Fate, OneTimeToken, fate_after
 from ..errors import (
@@ -43,11 +43,9 @@ from ..errors import (
     UnusableURL,
 )
 from .ports import Clock, Connector, Journal, Keys, Notifier, Publisher, Store, Worker
+from .proof import Candidate, Proof, Prover, Verdict
 from .revocation import Revocation, Superseded
 
-# kyma#7110: a fresh certificate may be refused for a moment. Whoever asked for the renewal is
-# waiting, so a few proofs are made at once before the loop's backoff takes over.
-_PROOF_PAUSES = (timedelta(seconds=1), timedelta(seconds=2), timedelta(seconds=4))
 T = TypeVar("T")
 
 
@@ -109,6 +107,7 @@ class Renewal:
         self.published = True
         self._unsaved = False
         self._spent_tokens: set[str] = set()
+        self._prover = Prover(clock=clock, connector=connector)
         self.revocation = Revocation(self, clock=clock, connector=connector, journal=journal)
         self.superseded = Superseded(
             self,
@@ -159,13 +158,12 @@ class Renewal:
 
     def pace(self) -> Pace:
         """How long ago the last signatures were asked for."""
-        now = self._clock.mark()
-        request = self._last_request
-        signature = self.generation.facts.signature_mark if self.generation is not None else None
+        now, facts = self._clock.mark(), self.generation.facts if self.generation is not None else None
         return Pace(
-            request=request.until(now) if request is not None else None,
-            signature=signature.until(now) if signature is not None else None,
-            start=self._started.until(now) or timedelta(0),
+            request=_since(self._last_request, now),
+            signature=_since(facts.signature_mark, now) if facts is not None else None,
+            drop=_since(facts.drop_mark, now) if facts is not None else None,
+            start=_since(self._started, now) or timedelta(0),
         )
 
     def _fingerprint(self) -> str | None:
@@ -304,8 +302,6 @@ class Renewal:
         )
         try:
             verified = await self._disk(chains.verify, answer, expected)
-            credential = Credential(verified, pending.key_pem)
-            chain = (await self._disk(self._fit_for_tls, credential)).chain
         except (CredentialExpired, CredentialNotYetValid) as error:
             theirs = rfc3339(answer.date) if answer.date else "not known"
             raise UnusableAnswer(
@@ -313,11 +309,20 @@ class Renewal:
             ) from error
         except CredentialError as error:
             raise UnusableAnswer(error.detail) from error
+        chain = await self._loaded(Credential(verified, pending.key_pem))
         self._note_left_out(chain)
         changed = not chains.anchored(chain, anchors)
         if changed and self.generation is not None:
             self._record_anchor(chain, chains.anchor_text(self.generation.chain))
         return Signed(chain, now, anchor_changed=changed and pending.origin is Origin.RENEW)
+
+    async def _loaded(self, credential: Credential) -> Chain:
+        """The chain as OpenSSL reads it; an answer that it does not load can never be used."""
+        try:
+            return (await self._disk(self._fit_for_tls, credential)).chain
+        except CredentialError as error:
+            await self._give_up("OpenSSL does not load it")
+            raise UnusableAnswer(f"the signed certificate {error.detail}") from error
 
     def _record_anchor(self, chain: Chain, replaced: str) -> None:
         self._journal.record(
@@ -357,39 +362,71 @@ class Renewal:
 
     async def _prove(self, pending: Pending, correlation_id: str) -> str | None:
         """The URL at which the new pair was accepted; None if it has to be used without a proof."""
+        good = self._good_generation()
         pair = await self._disk(self._store.pending_pair, pending)
-        # The pauses end with None: the last refusal is the attempt's.
-        for pause in (*_PROOF_PAUSES, None):
-            try:
-                return await self._probe(pending, pair, correlation_id)
-            except ConnectorUnauthenticated:
-                await self._count_refusal()
-                if pause is None or self.pending is None:
-                    raise
-                await self._clock.sleep(pause)
-            except ConnectorError as error:
-                if not self._old_in_danger():
-                    raise
-                self._journal.record(
-                    "used-unproven", code=error.code, detail=error.detail, fingerprint=pair.fingerprint
-                )
-                return None
-        raise AssertionError("the last pause is None, which raises")
+        old = self._store.pair(good) if good is not None else None
+        candidate = Candidate(pair, pending.connector_url, self._known_url(), old, self._ends_soon)
+        proof = await self._prover.prove(candidate, correlation_id)
+        if proof.error is None:
+            if proof.url != pending.connector_url:
+                self._journal.record("announced-url-unusable", url=pending.connector_url)
+            return proof.url
+        if proof.verdict is Verdict.UNUSABLE:
+            await self._give_up("it can never be used")
+            raise UnusableAnswer(str(proof.error)) from proof.error
+        if proof.verdict is not Verdict.OPEN:
+            await self._count_failed_proof(proof.verdict)
+        if isinstance(proof.error, ConnectorError) and self._may_be_used_unproven(proof):
+            code, detail = proof.error.code, proof.error.detail
+            self._journal.record("used-unproven", code=code, detail=detail, fingerprint=pair.fingerprint)
+            return None
+        raise proof.error
 
-    async def _probe(self, pending: Pending, pair: ClientPair, correlation_id: str) -> str:
-        try:
-            await self._connector.probe(Door(pending.connector_url, correlation_id, pair=pair))
-        except ConnectorUnauthenticated:
-            raise
-        except ConnectorError:
-            # An announced URL that does not work must not cost us the one that does.
-            known = self._known_url()
-            if known is None or known == pending.connector_url:
-                raise
-            await self._connector.probe(Door(known, correlation_id, pair=pair))
-            self._journal.record("announced-url-unusable", url=pending.connector_url)
-            return known
-        return pending.connector_url
+    async def _count_failed_proof(self, verdict: Verdict) -> None:
+        """Give the answer up after ten minutes of such failures, or if the old pair is accepted and ends."""
+        pending, now = self.pending, self._clock.mark()
+        assert pending is not None  # noqa: S101 - it has just been
+        assert pending.signed is not None  # noqa: S101 - probed
+        failures, since = pending.signed.failed_proofs + 1, pending.signed.failed_since
+        lasted = since.until(now) if since is not None else None
+        since = now if lasted is None else since
+        with suppress(StoreError):  # the next start then counts from its own first failure
+            await self._keep(
+                replace(pending, signed=replace(pending.signed, failed_proofs=failures, failed_since=since))
+            )
+        if self._good_generation() is None:
+            return
+        if failures >= PROOFS_BEFORE_DROP and lasted is not None and lasted >= PROOF_PATIENCE:
+            await self._give_up("its proof failed for ten minutes, while the old certificate was accepted")
+        elif verdict is Verdict.REFUSED and self._ends_soon():
+            await self._give_up("it is refused, and the old certificate ends soon")
+
+    async def _give_up(self, why: str) -> None:
+        """Drop a signed answer. The next automatic signature waits, longer after each drop in a row."""
+        if self.generation is not None:
+            drops, mark = self.generation.facts.drops + 1, self._clock.mark()
+            facts = replace(self.generation.facts, drops=drops, drop_mark=mark)
+            self.generation = replace(self.generation, facts=facts)
+        await self.drop_pending(why)
+
+    def _may_be_used_unproven(self, proof: Proof) -> bool:
+        """Whether the new pair is the better choice: the old one ends, and this one was not refused."""
+        refused = proof.verdict is Verdict.REFUSED or isinstance(proof.error, ConnectorUnauthenticated)
+        if refused or self.pending is None:
+            return False
+        return self._good_generation() is None or self._ends_soon()
+
+    def _good_generation(self) -> Generation | None:
+        """The generation in use, unless it has expired or was revoked."""
+        generation = self.generation
+        if generation is None or generation.facts.revoked_at is not None:
+            return None
+        return generation if lives(generation.chain, self._clock.now()) else None
+
+    def _ends_soon(self) -> bool:
+        """Whether the pair in use is good, but not for long enough to wait for the proof of its successor."""
+        good = self._good_generation()
+        return good is not None and in_danger(good.chain, self._clock.now())
 
     async def prove_current(self, correlation_id: str) -> None:
         """Prove later what had to be used unproven. The caller holds `lock`."""
@@ -402,31 +439,6 @@ class Renewal:
 
     def _known_url(self) -> str | None:
         return self.generation.facts.connector_url if self.generation is not None else None
-
-    def _old_in_danger(self) -> bool:
-        generation = self.generation
-        revoked = generation is not None and generation.facts.revoked_at is not None
-        return generation is None or revoked or in_danger(generation.chain, self._clock.now())
-
-    async def _count_refusal(self) -> None:
-        """Give the signed answer up after ten minutes of refusals, or when time runs out for the old one."""
-        pending = self.pending
-        if pending is None or pending.signed is None:
-            return
-        now = self._clock.now()
-        since = pending.signed.refused_since
-        if since is None:
-            refused = replace(pending, signed=replace(pending.signed, refused_since=now))
-            with suppress(StoreError):  # the next start then counts from its own first refusal
-                await self._keep(refused)
-        elif not timedelta(0) <= now - since < PROOF_PATIENCE:
-            await self.drop_pending("its certificate was refused for ten minutes")
-        if self._alive() and self._old_in_danger():
-            await self.drop_pending("its certificate is refused and the old one ends soon")
-
-    def _alive(self) -> bool:
-        generation = self.generation
-        return generation is not None and self._clock.now() < generation.chain.effective_not_after
 
     async def _activate(self, credential: Credential, facts: Facts) -> Generation:
         previous, fingerprint = self.generation, credential.chain.fingerprint
@@ -605,6 +617,10 @@ class Renewal:
     async def _disk(self, call: Callable[..., T], *args: object) -> T:
         """A slow disk must not hold up the event loop, and one that hangs no attempt."""
         return await _within_limit(self._worker, call, *args)
+
+
+def _since(mark: Mark | None, now: Mark) -> timedelta | None:
+    return mark.until(now) if mark is not None else None
 
 
 async def _within_limit(worker: Worker, call: Callable[..., T], *args: object) -> T:

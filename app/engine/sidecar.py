@@ -38,6 +38,10 @@ from .ports import Clock, Journal, Notifier
 from .renewal import Renewal, Renewed
 from .supervision import Liveness, Supervisor
 
+# Codes of a proof that failed although the Connector answered.
+_REFUSED = frozenset(
+    {"connector-unauthenticated", "connector-rejected", "connector-protocol", "internal-error"}
+)
 # How long the loop waits for what it does besides; that goes on meanwhile, up to a limit of its own.
 _CHORES_LIMIT = LOOK
 _END_LIMIT = timedelta(seconds=1)
@@ -320,10 +324,10 @@ class Scheduler:
 
     async def _token_if_needed(self, decision: Decision) -> OneTimeToken | None:
         """The operator's token, once nothing else leads to a credential that can be used."""
-        if self._renewal.pending is not None or self._attempts.usable() or self._attempts.busy():
+        if self._is_hopeful() or self._attempts.usable() or self._attempts.busy():
             return None
-        # An expired credential's own attempts are a quarter of an hour apart; a token does not wait so long.
-        ended = self._renewal.generation is not None
+        # Its own attempts are a quarter of an hour apart; a token does not wait so long.
+        ended = self._renewal.generation is not None or self._renewal.pending is not None
         wait = self._clock.elapsed() < self._again.get("token", timedelta(0))
         if wait if ended else not isinstance(decision, Connect):
             return None
@@ -332,6 +336,13 @@ class Scheduler:
             detail = self._inputs.awaited or "only a new one-time token, or a newer import, helps"
             self._attempts.tell("connect-needed", detail)
         return token
+
+    def _is_hopeful(self) -> bool:
+        """Whether what is pending may lead to a credential: a signed answer that was refused is no hope."""
+        pending, error = self._renewal.pending, self._attempts.progress.last_error
+        if pending is None:
+            return False
+        return pending.signed is None or error is None or error.code not in _REFUSED
 
     async def _read_token(self) -> OneTimeToken | None:
         try:

@@ -31,7 +31,7 @@ from compass_sidecar.adapters import files
 from compass_sidecar.adapters.filestore import Store
 from compass_sidecar.core.credential import Chain, Credential, render_private_key
 from compass_sidecar.core.csr import make_csr
-from compass_sidecar.core.generation import Facts, Generation, Origin, Pending, Signed
+from compass_sidecar.core.generation import Facts, Generation, Mark, Origin, Pending, Signed
 from compass_sidecar.errors import (
     NoCredential,
     SettingsError,
@@ -614,7 +614,8 @@ def test_pending_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     store.save_pending(answered)
     assert store.pending() == answered
     assert answered.signed is not None
-    refused = replace(answered, signed=replace(answered.signed, refused_since=NOW, anchor_changed=True))
+    marks = {"failed_since": Mark("boot", timedelta(days=1.5)), "failed_proofs": 2}
+    refused = replace(answered, signed=replace(answered.signed, **marks, anchor_changed=True))
     store.save_pending(refused)
     store.close()
     again = open_store(tmp_path)
@@ -860,7 +861,7 @@ def _amend_pending(store: Store) -> None:
     under_way = store.pending()
     assert under_way is not None
     assert under_way.signed is not None
-    store.save_pending(replace(under_way, signed=replace(under_way.signed, refused_since=NOW)))
+    store.save_pending(replace(under_way, signed=replace(under_way.signed, failed_proofs=1)))
 
 
 # What is there before, and what is interrupted.

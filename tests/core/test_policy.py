@@ -360,7 +360,7 @@ def test_after_answers_that_could_not_be_proven_the_pause_doubles(drops: int, pa
     now = EXACT.due_at(chain, INSTANCE)
     current = generation(chain, drops=drops)
     for ago in (timedelta(0), MINUTE):
-        dropped = Pace(request=ago, signature=HOUR * 6000, start=YEAR)
+        dropped = Pace(drop=ago, start=YEAR)
         assert decide(situation(current, pace=dropped), now) == Wait(now + pause * MINUTE - ago)
     rebooted = Pace(start=MINUTE)
     assert decide(situation(current, pace=rebooted), now) == Wait(now + (pause - 1) * MINUTE)
@@ -369,7 +369,7 @@ def test_after_answers_that_could_not_be_proven_the_pause_doubles(drops: int, pa
 def test_the_pause_after_a_drop_is_a_tenth_of_what_is_left_at_most() -> None:
     chain = issued(90 * DAY)
     now = chain.effective_not_after - 20 * MINUTE
-    dropped = Pace(request=timedelta(0), signature=89 * DAY)
+    dropped = Pace(drop=timedelta(0), signature=89 * DAY)
     assert decide(situation(generation(chain, drops=5), pace=dropped), now) == Wait(now + 2 * MINUTE)
 
 

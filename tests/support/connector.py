@@ -32,6 +32,8 @@ class ScriptedConnector:
         self.csrs: list[bytes] = []
         self.script: defaultdict[str, deque[Exception | None]] = defaultdict(deque)
         self.always: dict[str, Exception] = {}
+        # What a probe raises, by the pair and the URL; `script` and `always` come first.
+        self.refuse: Callable[[Door], Exception | None] = lambda door: None
         self.answer: Callable[[SignedAnswer], SignedAnswer] = lambda answer: answer
         self.kept: frozenset[str] = frozenset()
         self.hanging: set[str] = set()  # operations that never answer
@@ -70,6 +72,8 @@ class ScriptedConnector:
 
     async def probe(self, door: Door) -> datetime | None:
         self._enter("probe", door)
+        if (error := self.refuse(door)) is not None:
+            raise error
         await self._hang("probe")
         return self.now()
 

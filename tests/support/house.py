@@ -13,6 +13,7 @@ from compass_sidecar.adapters.filestore import Store
 from compass_sidecar.adapters.tls import fit_for_tls
 from compass_sidecar.adapters.worker import Worker
 from compass_sidecar.core.credential import Credential
+from compass_sidecar.core.door import Door
 from compass_sidecar.core.generation import Facts, Generation, Origin
 from compass_sidecar.core.notice import Notice, newest_change
 from compass_sidecar.core.policy import Policy
@@ -202,6 +203,19 @@ class House:
 
     def token(self, value: str = "token-a") -> OneTimeToken:
         return OneTimeToken(value, TOKEN_URL)
+
+    def refuse_new_pairs(self, error: Exception, *, url: str | None = None) -> None:
+        """The pair in use is accepted, and no other one: at any URL, or at this one only."""
+        accepted = self.fingerprint
+
+        def refuse(door: Door) -> Exception | None:
+            ours = door.pair is not None and door.pair.fingerprint == accepted
+            return None if ours or url not in {None, door.url} else error
+
+        self.connector.refuse = refuse
+
+    def accept_new_pairs(self) -> None:
+        self.connector.refuse = lambda door: None
 
     async def attempt(self) -> Generation:
         async with self.renewal.lock:

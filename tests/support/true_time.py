@@ -69,6 +69,8 @@ def with_true_time(house: House) -> TrueConnector:
 
 
 def installed(connector: Connector) -> Connector:
+    """Before anything is held: the house is opened anew with this Connector."""
     connector.house.connector = connector
-    connector.house.renewal._connector = connector
+    connector.house.close()
+    connector.house.open()
     return connector
