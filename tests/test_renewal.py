@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from compass_sidecar.core.answer import SignedAnswer
-from compass_sidecar.core.credential import Chain, parse_certificates
+from compass_sidecar.core.credential import Chain, Credential, parse_certificates
 from compass_sidecar.core.generation import Facts, Origin
 from compass_sidecar.engine.renewal import Plan
 from compass_sidecar.errors import (
@@ -53,6 +53,31 @@ async def test_a_renewal_makes_three_calls_and_switches_to_a_new_key(house: Hous
     assert after.facts.proven_at == house.clock.now()
     assert house.store.load() == after
     assert house.store.pending() is None
+
+
+class BrokenPublisher:
+    """Fails with an exception from outside the error tree, until `error` is None."""
+
+    error: Exception | None = MemoryError()
+
+    def publish(self, credential: Credential) -> bool:
+        if self.error is not None:
+            raise self.error
+        return True
+
+
+async def test_no_failure_of_the_published_files_fails_a_renewal(house: House) -> None:
+    publisher = BrokenPublisher()
+    house.publisher = publisher
+    await house.restart()
+    before = (await house.holding()).fingerprint
+    renewed = await house.scheduler.renew()
+    assert renewed.previous == before
+    assert house.attempts.progress.consecutive_failures == 0
+    assert "publish-failed" in house.said.names()
+    publisher.error = None
+    await house.run_for(2 * MINUTE)
+    assert "published" in house.said.names()
 
 
 async def test_the_old_pair_asks_and_the_new_pair_proves(house: House) -> None:

@@ -467,9 +467,12 @@ class Renewal:
             publisher, credential = self._publisher, generation.credential
             if publisher is not None and await _within_limit(self._publishing, publisher.publish, credential):
                 self._journal.record("published", fingerprint=generation.chain.fingerprint)
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001 - the credential is in use already: no renewal fails here
             if self.published:
-                self._journal.record("publish-failed", code=error.code, detail=error.detail)
+                failure = (
+                    error if isinstance(error, SidecarError) else SidecarError(repr(type(error).__name__))
+                )
+                self._journal.record("publish-failed", code=failure.code, detail=failure.detail)
             self.published = False
         else:
             self.published = True

@@ -20,6 +20,7 @@ from compass_sidecar.core.policy import Policy
 from compass_sidecar.core.token import OneTimeToken
 from compass_sidecar.engine.attempts import Attempts
 from compass_sidecar.engine.connector_clock import ConnectorClock
+from compass_sidecar.engine.ports import Publisher
 from compass_sidecar.engine.renewal import Plan, Renewal
 from compass_sidecar.engine.sidecar import Scheduler
 from compass_sidecar.engine.supervision import Supervisor
@@ -113,6 +114,7 @@ class House:
     plan: Plan = field(default_factory=Plan)
     policy: Policy = field(default_factory=Policy)
     draw: Callable[[], float] = lambda: 0.5
+    publisher: Publisher | None = None
 
     def __post_init__(self) -> None:
         self.clock = FakeClock()
@@ -138,7 +140,7 @@ class House:
             store=self.store,
             connector=self.connector,
             keys=self.keys,
-            publisher=None,
+            publisher=self.publisher,
             disk=self.worker,
             publishing=self.worker,
             notifier=self.said,
