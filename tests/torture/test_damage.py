@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.processes import wait_until
 from tests.torture.forge import Forged
 from tests.torture.promises import current_pair, published_pair, whole_pair
 from tests.torture.scenarios import BEARER, Lab, two_generations
@@ -147,10 +148,13 @@ def falls_back(sidecar: Forged, newest: str, previous: str) -> None:
 
 def waits_for_help(sidecar: Forged, newest: str, previous: str) -> None:
     sidecar.answers("/startupz", 503)
-    status = sidecar.status()
-    assert status["state"] == "unconnected"
-    events = {event["event"] for event in status["events"]}
-    assert {"store-damaged", "connect-needed"} & events, events
+    assert sidecar.status()["state"] == "unconnected"
+
+    def calls_for_help() -> bool:
+        events = {event["event"] for event in sidecar.status()["events"]}
+        return bool({"store-damaged", "connect-needed"} & events)
+
+    wait_until(calls_for_help, "the event that asks for help")  # it comes with the loop's first turn
     assert sidecar.client.get("/certificate").status_code == 503
     sidecar.answers("/livez", 200)
 
