@@ -38,9 +38,10 @@ from .adapters.tls import fit_for_tls
 from .adapters.transport import Transport
 from .adapters.webhook import Webhook
 from .adapters.worker import Worker
-from .api.application import ROUTES, Health, create_api
+from .api.application import Health, create_api
 from .api.guard import Access
 from .api.limits import API_SHARE, HEALTH_SHARE, Listener
+from .api.paths import PATHS
 from .api.server import listen_tcp, listen_unix, serve
 from .core.policy import Policy
 from .engine.connector_clock import ConnectorClock
@@ -59,7 +60,6 @@ _LAST_LIMIT = timedelta(seconds=4.5)
 _END_LIMIT = timedelta(seconds=1)
 # An fsync on a busy disk takes seconds; one that takes this long is stuck.
 _DISK_LIMIT = timedelta(minutes=2)
-_ACTIONS = frozenset({"/renew", "/connect", "/revoke"})
 _WEBHOOK_LIMIT = timedelta(seconds=10)
 _COMMAND_VARIABLES = ("PATH", "HOME", "LANG")
 
@@ -95,7 +95,7 @@ def build(settings: Settings, environment: Mapping[str, str]) -> House:
 def _furnish(settings: Settings, environment: Mapping[str, str], clock: Clock, store: Store) -> House:
     journal = Journal(settings.store_dir, warn=_warn)
     metrics = Metrics(version=__version__, python=sys.version.split()[0], operations=OPERATIONS)
-    metrics.expect((route, "POST" if route in _ACTIONS else "GET", 200) for route in sorted(ROUTES))
+    metrics.expect((path, each.method, 200) for path, each in sorted(PATHS.items()))
     writer = _worker("journal")
     events = EventLog(
         now=clock.now,

@@ -10,7 +10,8 @@ from ..engine.ports import Sidecar
 from .guard import Access
 from .longpoll import LongPoll
 from .negotiation import gather, parse_prefer
-from .openapi import PREFER, TOKEN, Responses, headers, problems
+from .openapi import PREFER, Responses, extra, headers, problems
+from .paths import CONNECT, RENEW, REVOKE, STATUS
 from .problems import Answer
 from .schemas import ConnectAnswer, ConnectRequest, PendingAnswer, RenewAnswer, RevokeAnswer, RevokeRequest
 
@@ -25,10 +26,7 @@ _FAILED = (
     "connector-unavailable",
     "connector-timeout",
     "store-write-failed",
-    "token-invalid",
-    "token-required",
 )
-_EXCLUSIVE = ("busy", "unsupported-media-type")
 _ACCEPTED: Responses = {
     202: {
         "model": PendingAnswer,
@@ -42,10 +40,10 @@ def action_routes(sidecar: Sidecar, longpoll: LongPoll, access: Access) -> APIRo
     router = APIRouter(tags=["actions"])
 
     @router.post(
-        "/renew",
+        RENEW.path,
         response_model=RenewAnswer,
-        responses=_ACCEPTED | problems(*_UNUSABLE, *_FAILED, "renewed-recently", method="POST"),
-        openapi_extra={"parameters": [PREFER], **TOKEN},
+        responses=_ACCEPTED | problems(RENEW, *_UNUSABLE, *_FAILED, "renewed-recently"),
+        openapi_extra=extra(RENEW, PREFER),
     )
     async def renew(request: Request) -> Response:
         """One attempt now. Calls that arrive while it runs join it; a failure leaves the old one in use."""
@@ -56,10 +54,10 @@ def action_routes(sidecar: Sidecar, longpoll: LongPoll, access: Access) -> APIRo
         return _done(RenewAnswer.of(task.result()), preference.applied)
 
     @router.post(
-        "/connect",
+        CONNECT.path,
         response_model=ConnectAnswer,
-        responses=_ACCEPTED | problems(*_FAILED, *_EXCLUSIVE, "not-connected", method="POST"),
-        openapi_extra={"parameters": [PREFER], **TOKEN},
+        responses=_ACCEPTED | problems(CONNECT, *_FAILED, "busy", "not-connected"),
+        openapi_extra=extra(CONNECT, PREFER),
     )
     async def connect(request: Request, wanted: ConnectRequest) -> Response:
         """A first connection with a one-time token, or a new one after expiry or revocation.
@@ -75,10 +73,10 @@ def action_routes(sidecar: Sidecar, longpoll: LongPoll, access: Access) -> APIRo
         return _done(ConnectAnswer.of(task.result()), preference.applied)
 
     @router.post(
-        "/revoke",
+        REVOKE.path,
         response_model=RevokeAnswer,
-        responses=_ACCEPTED | problems(*_UNUSABLE, *_FAILED, *_EXCLUSIVE, "not-current", method="POST"),
-        openapi_extra=TOKEN,
+        responses=_ACCEPTED | problems(REVOKE, *_UNUSABLE, *_FAILED, "busy", "not-current"),
+        openapi_extra=extra(REVOKE),
     )
     async def revoke(request: Request, wanted: RevokeRequest) -> Response:
         """Revokes the current certificate at the Connector; only `/connect` or a newer import leads out."""
@@ -99,7 +97,7 @@ def _done(answer: BaseModel, applied: str) -> Response:
 
 
 def _accepted(sidecar: Sidecar, applied: str) -> Response:
-    extra = {"Location": "/status", **({"Preference-Applied": applied} if applied else {})}
+    extra = {"Location": STATUS.path, **({"Preference-Applied": applied} if applied else {})}
     return _answer(202, PendingAnswer(pending=sidecar.status.pending), extra)
 
 

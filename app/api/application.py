@@ -14,31 +14,17 @@ from ..core.text import printable
 from ..engine.ports import Sidecar
 from ..errors import SidecarError
 from .actions import action_routes
-from .certificates import BUNDLES, bundle_routes, certificate_routes
-from .guard import UNGUARDED, Access, Guard, read_chunked
+from .certificates import bundle_routes, certificate_routes
+from .guard import Access, Guard, read_chunked
 from .longpoll import LongPoll
 from .negotiation import gather
 from .openapi import ABOUT, DescribedAPI
+from .paths import OPENAPI, PATHS, PROBES
 from .problems import Answer, Refusal, problem, problem_of
-from .served import FILES, NEGOTIATED, FastPath, Served
+from .served import FastPath, Served
 from .status import health_routes, status_routes
 
 Observe = Callable[[str, str, int], None]
-# For labels. Asking the router would build the whole description, 50 ms at every start.
-ROUTES = frozenset(
-    {
-        "/",
-        "/status",
-        "/renew",
-        "/connect",
-        "/revoke",
-        "/openapi.json",
-        NEGOTIATED,
-        *FILES,
-        *BUNDLES,
-        *UNGUARDED,
-    }
-)
 MISTAKE = problem("internal-error", "This is a mistake in the sidecar; its log says more.")
 _CODES = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}
 _FIELDS = frozenset({"token", "connector_url", "confirm"})
@@ -83,7 +69,7 @@ def create_router(
     router.include_router(health_routes(sidecar, served))
     _add_handlers(router, served)
 
-    @router.get("/openapi.json", include_in_schema=False)
+    @router.get(OPENAPI.path, include_in_schema=False)
     async def openapi() -> Response:
         body = json.dumps(router.openapi()).encode()  # the router keeps it; nobody asks often
         return Answer.of(200, {"Content-Type": "application/json"}, body).response()
@@ -147,7 +133,7 @@ class API:
     @staticmethod
     def _labels(scope: Scope) -> tuple[str, str]:
         path, method = scope["path"], scope["method"]
-        return path if path in ROUTES else "unmatched", method if method in _METHODS else "other"
+        return path if path in PATHS else "unmatched", method if method in _METHODS else "other"
 
 
 class Health:
@@ -157,10 +143,10 @@ class Health:
         self._api = api
 
     def ready(self, scope: Scope) -> Answer | None:
-        return self._api.ready(scope) if scope["path"] in UNGUARDED else None
+        return self._api.ready(scope) if scope["path"] in PROBES else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] in UNGUARDED:
+        if scope["path"] in PROBES:
             await self._api(scope, receive, send)
         else:
             nothing = problem("not-found", "Only health and metrics are served here.")

@@ -14,13 +14,13 @@ from ..core.credential import Credential
 from .guard import Access
 from .longpoll import WAIT_PATTERN, LongPoll, parse_wait
 from .negotiation import MEDIA_TYPES, PEM_CHAIN, PEM_FILE, choose, gather, matches
-from .openapi import IF_NONE_MATCH, PASSWORD, TOKEN, UNCHANGED, Responses, content, headers, problems
+from .openapi import IF_NONE_MATCH, PASSWORD, UNCHANGED, Responses, content, extra, headers, problems
+from .paths import BUNDLE_P12, BUNDLE_PEM, CA_FILE, CERTIFICATE, CHAIN_FILE, LEAF_FILE, Path
 from .problems import Answer, Refusal
 from .schemas import CertificateChain
-from .served import CA_FILE, CHAIN_FILE, LEAF_FILE, NEGOTIATED, Served
+from .served import Served
 
 PKCS12 = "application/pkcs12"
-BUNDLES = ("/certificate/bundle.pem", "/certificate/bundle.p12")
 _ROUNDS = 100_000  # of PBKDF2: 30 ms in a thread
 _UNUSABLE = ("not-connected", "credential-expired", "credential-revoked")
 _ETAG = headers({"ETag": "Strong, of this very form", "Cache-Control": "`no-cache`"})
@@ -37,10 +37,10 @@ def certificate_routes(served: Served, longpoll: LongPoll) -> APIRouter:
     router = APIRouter(tags=["certificate"])
 
     @router.get(
-        NEGOTIATED,
+        CERTIFICATE.path,
         response_model=CertificateChain,
-        responses={**_NEGOTIATED, **problems(*_UNUSABLE, "not-acceptable", "too-many-waiters")},
-        openapi_extra={"parameters": [IF_NONE_MATCH]},
+        responses={**_NEGOTIATED, **problems(CERTIFICATE, *_UNUSABLE, "not-acceptable")},
+        openapi_extra=extra(CERTIFICATE, IF_NONE_MATCH),
     )
     async def certificate(
         request: Request,
@@ -63,21 +63,21 @@ def certificate_routes(served: Served, longpoll: LongPoll) -> APIRouter:
             await longpoll.wait(another, parse_wait(wait), request.receive)
         return served.current().forms[form].answer(seen).response()
 
-    def file(path: str, media_type: str, summary: str, *codes: str) -> None:
+    def file(path: Path, media_type: str, summary: str, *codes: str) -> None:
         @router.get(
-            path,
-            name=path.rpartition("/")[2].replace(".", "_"),
+            path.path,
+            name=path.path.rpartition("/")[2].replace(".", "_"),
             summary=summary,
             response_class=Response,
             responses={
                 200: {**content(media_type)[200], **_ETAG},
                 **UNCHANGED,
-                **problems(*_UNUSABLE, *codes),
+                **problems(path, *_UNUSABLE, *codes),
             },
-            openapi_extra={"parameters": [IF_NONE_MATCH]},
+            openapi_extra=extra(path, IF_NONE_MATCH),
         )
         async def read(request: Request) -> Response:
-            representation = served.current().forms.get(path)
+            representation = served.current().forms.get(path.path)
             if representation is None:
                 raise Refusal("not-found", "The imported credential came without its issuers.")
             return representation.answer(gather(request.scope).get(b"if-none-match")).response()
@@ -92,7 +92,6 @@ def certificate_routes(served: Served, longpoll: LongPoll) -> APIRouter:
 
 def bundle_routes(served: Served, access: Access) -> APIRouter:
     router = APIRouter(tags=["bundle"])
-    guarded = problems(*_UNUSABLE, "token-invalid", "token-required", "loopback-required", "not-found")
 
     def handed_out(request: Request) -> Credential:
         chain = served.current().generation.chain
@@ -107,10 +106,10 @@ def bundle_routes(served: Served, access: Access) -> APIRouter:
         return served.current().generation.credential
 
     @router.get(
-        BUNDLES[0],
+        BUNDLE_PEM.path,
         response_class=Response,
-        responses={**content(PEM_FILE), **guarded},
-        openapi_extra=TOKEN,
+        responses=content(PEM_FILE) | problems(BUNDLE_PEM, *_UNUSABLE),
+        openapi_extra=extra(BUNDLE_PEM),
     )
     async def bundle_pem(request: Request) -> Response:
         """Key, then chain. Only where `COMPASS_EXPOSE_PRIVATE_KEY` is set, and never over a network."""
@@ -118,10 +117,10 @@ def bundle_routes(served: Served, access: Access) -> APIRouter:
         return _secret(PEM_FILE, credential.key_pem + credential.chain.pem)
 
     @router.get(
-        BUNDLES[1],
+        BUNDLE_P12.path,
         response_class=Response,
-        responses={**content(PKCS12), **guarded},
-        openapi_extra={"parameters": [PASSWORD], **TOKEN},
+        responses=content(PKCS12) | problems(BUNDLE_P12, *_UNUSABLE),
+        openapi_extra=extra(BUNDLE_P12, PASSWORD),
     )
     async def bundle_p12(request: Request) -> Response:
         """Key and chain as PKCS#12 (AES-256-CBC, HMAC-SHA256)."""

@@ -17,8 +17,8 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from .limits import AHEAD, FIELDS, ORDINARY, Limits, Listener, Memory, ReadyApp
+from .paths import TARGETS
 from .problems import Answer, problem, render_headers
-from .served import TARGETS
 
 _log = logging.getLogger("compass_sidecar.api")
 _END = b"\r\n\r\n"  # of a head, and of a body in chunks: the parser knows no other

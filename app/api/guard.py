@@ -14,13 +14,10 @@ from ipaddress import IPv6Address, ip_address
 from starlette.types import Message, Receive, Scope
 
 from .negotiation import remembered
+from .paths import PATHS, Caller, Path
 from .problems import Refusal
 
 BODY_LIMIT = 64 * 1024
-# A kubelet and Prometheus call a pod by its address or by any name.
-UNGUARDED = frozenset({"/livez", "/readyz", "/startupz", "/metrics"})
-_PAGES = frozenset({"/", "/docs"})
-_JSON_BODIES = frozenset({"/connect", "/revoke"})
 _HOST = re.compile(rb"(?:\[([0-9a-f:.]+)\]|([a-z0-9._~-]+))(?::[0-9]*)?", re.IGNORECASE)
 _RELAYED = (b"x-forwarded-", b"x-envoy-")
 _LOOPBACK = (ip_address("127.0.0.1"), ip_address("::1"))
@@ -47,13 +44,6 @@ class Access:
             return f"unix socket, {scope.get('state', {}).get('peer', 'unknown process')}"
         host = scope["client"][0] if scope.get("client") else "unknown"
         return f"{host}, with the token"  # over TCP nothing that is logged with its caller goes without
-
-    def check(self, scope: Scope, fields: Mapping[bytes, bytes]) -> None:
-        """Raise Refusal unless this caller may make this request."""
-        method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        rule = _RULES.get((method, scope["path"]))
-        if rule is not None:
-            rule(self, scope, fields)
 
     def check_token(self, fields: Mapping[bytes, bytes]) -> None:
         if self.api_token is None:
@@ -110,12 +100,10 @@ def _may_read_key(access: Access, scope: Scope, fields: Mapping[bytes, bytes]) -
         raise Refusal("loopback-required", "A private key is only sent over loopback or the Unix socket.")
 
 
-_RULES: Mapping[tuple[str, str], Callable[[Access, Scope, Mapping[bytes, bytes]], None]] = {
-    ("POST", "/renew"): _may_renew,
-    ("POST", "/connect"): _may_change,
-    ("POST", "/revoke"): _may_change,
-    ("GET", "/certificate/bundle.pem"): _may_read_key,
-    ("GET", "/certificate/bundle.p12"): _may_read_key,
+_RULES: Mapping[Caller, Callable[[Access, Scope, Mapping[bytes, bytes]], None]] = {
+    Caller.LOCAL: _may_renew,
+    Caller.OPERATOR: _may_change,
+    Caller.KEY_READER: _may_read_key,
 }
 
 
@@ -131,15 +119,19 @@ class Guard:
     def check(self, scope: Scope, fields: Mapping[bytes, bytes]) -> None:
         """Raise Refusal, or return."""
         _check_length(fields.get(b"content-length", b"0"))
-        if scope["path"] in UNGUARDED:
+        path = PATHS.get(scope["path"])
+        if path is not None and path.caller is Caller.PROBE:
             return
         if not self._access.over_unix_socket(scope):
             self._check_host(fields.get(b"host"))
         _check_origin(fields)
-        if not _is_navigation(scope, fields):
+        if path is None or not _is_navigation(path, scope, fields):
             _check_site(fields)
-        self._access.check(scope, fields)
-        if scope["method"] == "POST" and scope["path"] in _JSON_BODIES:
+        if path is None or not path.is_for(scope):
+            return  # for the router to refuse
+        if path.caller in _RULES:
+            _RULES[path.caller](self._access, scope, fields)
+        if path.takes_json:
             _check_media_type(fields.get(b"content-type", b""))
 
     def _check_host(self, host: bytes | None) -> None:
@@ -179,10 +171,10 @@ def _check_origin(fields: Mapping[bytes, bytes]) -> None:
         raise Refusal("cross-origin", "The Origin is not this very server.")
 
 
-def _is_navigation(scope: Scope, fields: Mapping[bytes, bytes]) -> bool:
+def _is_navigation(path: Path, scope: Scope, fields: Mapping[bytes, bytes]) -> bool:
     """Whether a person followed a link to a page: the site with the link cannot read what it shows."""
     return (
-        scope["path"] in _PAGES
+        path.page
         and scope["method"] == "GET"
         and fields.get(b"sec-fetch-mode") == b"navigate"
         and fields.get(b"sec-fetch-dest") == b"document"

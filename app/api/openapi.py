@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from .negotiation import PEM_CHAIN, PEM_FILE
+from .paths import Caller, Path
 from .problems import KINDS, MEDIA_TYPE, problem, status_of
 from .schemas import Problem
 
@@ -26,7 +27,12 @@ _SCHEMES = {
         "Unix socket; over the Unix socket the others never need it.",
     }
 }
-TOKEN: dict[str, Any] = {"security": [{"apiToken": []}, {}]}
+_TOKEN = ("token-invalid", "token-required")
+_BY_CALLER = {
+    Caller.LOCAL: _TOKEN,
+    Caller.OPERATOR: _TOKEN,
+    Caller.KEY_READER: (*_TOKEN, "loopback-required", "not-found"),
+}
 _HEADERS = {
     401: {"WWW-Authenticate": "`Bearer`"},
     405: {"Allow": "The methods allowed"},
@@ -57,12 +63,29 @@ PASSWORD = {
 }
 
 
-def problems(*codes: str, method: str = "GET", guarded: bool = True) -> Responses:
-    """The responses with these codes, and with those that the guard gives."""
+def problems(path: Path, *codes: str) -> Responses:
+    """The responses with these codes, and with those that follow from what `path` is."""
     by_status: dict[int, list[str]] = {}
-    for code in (*codes, *(_GUARDED if guarded else ("internal-error",))):
-        by_status.setdefault(status_of(code, method=method), []).append(code)
+    for code in (*codes, *_codes_of(path)):
+        by_status.setdefault(status_of(code, method=path.method), []).append(code)
     return {status: _problem_response(status, group) for status, group in sorted(by_status.items())}
+
+
+def _codes_of(path: Path) -> tuple[str, ...]:
+    if path.caller is Caller.PROBE:
+        return ("too-large", "internal-error")
+    return (
+        *_BY_CALLER.get(path.caller, ()),
+        *(("unsupported-media-type",) if path.takes_json else ()),
+        *(("too-many-waiters",) if path.waits else ()),
+        *_GUARDED,
+    )
+
+
+def extra(path: Path, *parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What FastAPI does not know of an operation: header parameters, and whether a token may be needed."""
+    security: dict[str, Any] = {"security": [{"apiToken": []}, {}]} if path.caller in _BY_CALLER else {}
+    return {"parameters": list(parameters), **security} if parameters else security
 
 
 def _problem_response(status: int, codes: list[str]) -> dict[str, Any]:

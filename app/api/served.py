@@ -17,18 +17,12 @@ from ..core.text import rfc3339
 from ..engine.ports import Sidecar
 from ..errors import CredentialExpired, CredentialRevoked, NoCredential
 from .negotiation import JSON, PEM_CHAIN, PEM_FILE, choose, matches
+from .paths import CA_FILE, CERTIFICATE, CHAIN_FILE, LEAF_FILE, LIVEZ, READYZ
 from .problems import Answer
 from .schemas import CertificateChain
 
-NEGOTIATED = "/certificate"
-CHAIN_FILE = "/certificate/chain.pem"
-LEAF_FILE = "/certificate/leaf.pem"
-CA_FILE = "/certificate/ca.pem"
-FILES = (CHAIN_FILE, LEAF_FILE, CA_FILE)
+_FILES = (CHAIN_FILE.path, LEAF_FILE.path, CA_FILE.path)
 ALIVE = Answer.of(200, {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store"}, b"ok\n")
-# Request targets as they come over a connection: whatever is spelled otherwise is the router's.
-TARGETS = {path.encode(): path for path in ("/livez", "/readyz", NEGOTIATED, *FILES)}
-_METHODS = frozenset({"GET", "HEAD"})
 _Fields = Mapping[bytes, bytes]
 
 
@@ -53,7 +47,7 @@ class Representation:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A generation's forms, by media type and by path. There is no `CA_FILE` for a leaf alone."""
+    """A generation's forms, by media type and by path. There is no CA_FILE for a leaf alone."""
 
     generation: Generation
     forms: Mapping[str, Representation] = field(repr=False)
@@ -71,9 +65,9 @@ def render_all(generation: Generation) -> Rendered:
         PEM_FILE: chain.pem,
     }
     files = {
-        CHAIN_FILE: (PEM_CHAIN, chain.pem),
-        LEAF_FILE: (PEM_FILE, render([chain.leaf])),
-        CA_FILE: (PEM_FILE, chain.ca_pem),
+        CHAIN_FILE.path: (PEM_CHAIN, chain.pem),
+        LEAF_FILE.path: (PEM_FILE, render([chain.leaf])),
+        CA_FILE.path: (PEM_FILE, chain.ca_pem),
     }
     forms = {name: Representation.of(name, body, Vary="Accept") for name, body in negotiated.items()}
     forms |= {path: Representation.of(kind, body) for path, (kind, body) in files.items() if body is not None}
@@ -121,15 +115,15 @@ class FastPath:
         self._sidecar = sidecar
         self._served = served
         self._paths: dict[str, Callable[[str, _Fields], Answer | None]] = {
-            "/livez": self._live,
-            "/readyz": self._ready,
-            NEGOTIATED: self._negotiated,
-            **dict.fromkeys(FILES, self._file),
+            LIVEZ.path: self._live,
+            READYZ.path: self._ready,
+            CERTIFICATE.path: self._negotiated,
+            **dict.fromkeys(_FILES, self._file),
         }
 
     def find(self, scope: Scope, fields: _Fields) -> Answer | None:
         """The answer to one of TARGETS, or None if this is for the router."""
-        if scope["method"] not in _METHODS or fields.get(b"content-length", b"0") != b"0":
+        if scope["method"] not in {"GET", "HEAD"} or fields.get(b"content-length", b"0") != b"0":
             return None
         if b"transfer-encoding" in fields:
             return None

@@ -9,6 +9,7 @@ from ..engine.ports import Sidecar
 from ..errors import NoCredential, SidecarError
 from .guard import Access
 from .openapi import Responses, content, problems
+from .paths import LIVEZ, METRICS, PAGE, READYZ, STARTUPZ, STATUS, Path
 from .problems import Answer, Refusal, problem_of
 from .schemas import StatusAnswer
 from .served import ALIVE, Served
@@ -20,13 +21,13 @@ _METRICS = "text/plain; version=0.0.4; charset=utf-8"
 def status_routes(sidecar: Sidecar, access: Access, *, metrics: Callable[[], bytes] | None) -> APIRouter:
     router = APIRouter(tags=["status"])
 
-    @router.get("/status", response_model=StatusAnswer, responses=problems())
+    @router.get(STATUS.path, response_model=StatusAnswer, responses=problems(STATUS))
     async def status() -> Response:
         """What the sidecar holds, and how renewal goes."""
         body = StatusAnswer.of(sidecar.status, sidecar.now()).model_dump_json().encode()
         return _answer("application/json", body).response()
 
-    @router.get("/", response_class=Response, responses=content("text/html") | problems())
+    @router.get(PAGE.path, response_class=Response, responses=content("text/html") | problems(PAGE))
     async def page_for_people(request: Request) -> Response:
         """What `/status` says, for people: it refreshes itself, and has a button to renew."""
         from .page import page_answer  # noqa: PLC0415 - 5 ms that no start has to wait for
@@ -35,7 +36,7 @@ def status_routes(sidecar: Sidecar, access: Access, *, metrics: Callable[[], byt
         answer = StatusAnswer.of(sidecar.status, now)
         return page_answer(answer, now, host=host, asks_token=access.api_token is not None).response()
 
-    @router.get("/metrics", response_class=Response, responses=_health("not-found"))
+    @router.get(METRICS.path, response_class=Response, responses=_health(METRICS, "not-found"))
     async def prometheus() -> Response:
         """Prometheus text."""
         if metrics is None:
@@ -45,14 +46,14 @@ def status_routes(sidecar: Sidecar, access: Access, *, metrics: Callable[[], byt
     return router
 
 
-def _health(*codes: str) -> Responses:
-    return content("text/plain") | problems("too-large", *codes, guarded=False)
+def _health(path: Path, *codes: str) -> Responses:
+    return content("text/plain") | problems(path, *codes)
 
 
 def health_routes(sidecar: Sidecar, served: Served) -> APIRouter:
     router = APIRouter(tags=["health"])
 
-    @router.get("/livez", response_class=Response, responses=_health("stalled"))
+    @router.get(LIVEZ.path, response_class=Response, responses=_health(LIVEZ, "stalled"))
     async def livez() -> Response:
         """Whether the sidecar makes progress. Never depends on the Connector; waiting is progress."""
         if (reason := sidecar.stalled()) is not None:
@@ -60,9 +61,9 @@ def health_routes(sidecar: Sidecar, served: Served) -> APIRouter:
         return ALIVE.response()
 
     @router.get(
-        "/readyz",
+        READYZ.path,
         response_class=Response,
-        responses=_health("not-connected", "credential-expired", "credential-revoked"),
+        responses=_health(READYZ, "not-connected", "credential-expired", "credential-revoked"),
     )
     async def readyz(
         request: Request,
@@ -79,7 +80,7 @@ def health_routes(sidecar: Sidecar, served: Served) -> APIRouter:
             return problem_of(error, method=request.method, checks=checks).response()
         return _answer(_TEXT, "".join(f"[+] {name}\n" for name in checks).encode()).response()
 
-    @router.get("/startupz", response_class=Response, responses=_health("not-connected"))
+    @router.get(STARTUPZ.path, response_class=Response, responses=_health(STARTUPZ, "not-connected"))
     async def startupz() -> Response:
         """Whether a first credential has been there."""
         if sidecar.status.generation is None:

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from compass_sidecar import __version__
-from compass_sidecar.api.guard import UNGUARDED
+from compass_sidecar.api.paths import PROBES
 from compass_sidecar.settings import Settings, describe
 from tests.support.environment import settings_of
 
@@ -185,7 +185,7 @@ def test_probes_and_metrics_ask_the_health_listener() -> None:
     endpoint = manifest("podmonitor.yaml")["spec"]["podMetricsEndpoints"][0]
     asked = [*(probe["httpGet"] for probe in probes()), endpoint]
     assert {ports[each["port"]] for each in asked} == {settings.health_port}
-    assert {each["path"] for each in asked} == UNGUARDED
+    assert {each["path"] for each in asked} == PROBES
     assert [probe["httpGet"]["path"] for probe in probes()] == ["/startupz", "/livez", "/readyz"]
 
 

@@ -4,7 +4,7 @@ import fcntl
 import time
 from pathlib import Path
 
-from compass_sidecar.api.guard import UNGUARDED
+from compass_sidecar.api.paths import PROBES
 from tests.e2e.conftest import Start
 from tests.support.processes import free_port, wait_until
 
@@ -30,5 +30,5 @@ def test_sigterm_ends_a_sidecar_that_waits_for_the_lock_of_its_store(start: Star
 def test_the_health_listener_answers_every_path_that_the_manifests_ask_for(start: Start) -> None:
     port = free_port()
     sidecar = start(health_port=str(port)).ready()
-    for path in sorted(UNGUARDED):
+    for path in sorted(PROBES):
         assert sidecar.client.get(f"http://127.0.0.1:{port}{path}").status_code == 200, path
