@@ -43,6 +43,7 @@ from .api.guard import Access
 from .api.limits import API_SHARE, HEALTH_SHARE, Listener
 from .api.paths import PATHS
 from .api.server import listen_tcp, listen_unix, serve
+from .core.catalogue import Event
 from .core.policy import Policy
 from .engine.connector_clock import ConnectorClock
 from .engine.events import EventLog
@@ -107,7 +108,7 @@ def _furnish(settings: Settings, environment: Mapping[str, str], clock: Clock, s
     def report(kind: str, error: NotificationError | None) -> None:
         metrics.notification(kind, "success" if error is None else "failure")
         if error is not None:
-            events.record("notification-failed", kind=kind, detail=error.detail)
+            events.record(Event.NOTIFICATION_FAILED, kind=kind, detail=error.detail)
 
     command, webhook = _command(settings, environment), _webhook(settings, clock)
     channels: dict[str, Channel | None] = {"command": command, "webhook": webhook}
@@ -118,7 +119,7 @@ def _furnish(settings: Settings, environment: Mapping[str, str], clock: Clock, s
     def observe(observation: Observation) -> None:
         metrics.call(observation.operation, observation.outcome, observation.seconds)
         _log.debug(
-            "connector-called",
+            Event.CONNECTOR_CALLED,
             extra={
                 "operation": observation.operation,
                 "outcome": observation.outcome,
@@ -255,8 +256,8 @@ def _new_id() -> str:
     return str(uuid.uuid4())
 
 
-def _warn(code: str, detail: str) -> None:
-    _log.warning(code, extra={"detail": detail})
+def _warn(event: Event, detail: str) -> None:
+    _log.warning(event, extra={"detail": detail})
 
 
 def serve_until_signal(environment: Mapping[str, str]) -> int:
@@ -307,7 +308,7 @@ async def run(
 ) -> None:
     """Serve until SIGTERM or SIGINT. Raises SettingsError or StoreLocked when it cannot start."""
     if settings.ignored_variables:
-        _log.info("ignored-variables", extra={"names": list(settings.ignored_variables)})
+        _log.info(Event.IGNORED_VARIABLES, extra={"names": list(settings.ignored_variables)})
     house = await asyncio.to_thread(build, settings, environment)
     try:
         await house.scheduler.start()
@@ -318,7 +319,7 @@ async def run(
         await asyncio.wait(closing, timeout=_END_LIMIT.total_seconds())
         house.journal.drain(_END_LIMIT)
         house.store.close()
-        _log.info("stopped")
+        _log.info(Event.STOPPED)
 
 
 def _address(sock: socket.socket) -> str:
@@ -370,7 +371,7 @@ async def _serve(
     for name, task in {"engine": scheduler.run, **house.tasks}.items():
         house.supervisor.start(name, task)
     addresses = [_address(each) for listener in listeners for each in listener.sockets]
-    _log.info("serving", extra={"version": __version__, "addresses": addresses})
+    _log.info(Event.SERVING, extra={"version": __version__, "addresses": addresses})
     ending: list[asyncio.Task[None]] = []
 
     def stop() -> None:

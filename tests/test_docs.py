@@ -4,12 +4,14 @@
 """
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from compass_sidecar.api.problems import KINDS
+from compass_sidecar.core.catalogue import Event
 from compass_sidecar.settings import describe
 from tests.test_openapi import described
 
@@ -56,7 +58,29 @@ def codes() -> str:
     return table(("code", "status", "title"), *rows)
 
 
-TABLES = {"variables": variables, "calls": calls, "codes": codes}
+def journal_events() -> str:
+    return _events(each for each in Event if each.words)
+
+
+def log_events() -> str:
+    return _events(each for each in Event if not each.words)
+
+
+def _events(events: Iterable[Event]) -> str:
+    rows = [
+        (f"`{each}`", each.level, each.meaning, ", ".join(f"`{name}`" for name in each.fields.split()))
+        for each in events
+    ]
+    return table(("event", "level", "meaning", "fields"), *rows)
+
+
+TABLES = {
+    "variables": variables,
+    "calls": calls,
+    "codes": codes,
+    "journal_events": journal_events,
+    "log_events": log_events,
+}
 
 
 def up_to_date(text: str) -> str:

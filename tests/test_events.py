@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from compass_sidecar.core.catalogue import Event
 from compass_sidecar.engine.events import SHOWN, EventLog
 from tests.support.authority import NOW
 
@@ -13,7 +14,7 @@ def test_an_event_is_logged_and_written_with_its_time(caplog: pytest.LogCaptureF
     written: list[Mapping[str, object]] = []
     events = EventLog(now=lambda: NOW, append=written.append, tail=[])
     with caplog.at_level(logging.INFO):
-        events.record("renewed", fingerprint="ab", not_after=NOW, detail=None)
+        events.record(Event.RENEWED, fingerprint="ab", not_after=NOW, detail=None)
     at = f"{NOW:%Y-%m-%dT%H:%M:%SZ}"
     assert written == [{"at": at, "event": "renewed", "fingerprint": "ab", "not_after": at}]
     assert caplog.records[0].message == "renewed"
@@ -23,8 +24,8 @@ def test_an_event_is_logged_and_written_with_its_time(caplog: pytest.LogCaptureF
 def test_the_newest_are_kept() -> None:
     events = EventLog(now=lambda: NOW, append=lambda _: None, tail=[{"event": "old"}])
     for number in range(30):
-        events.record("attempt-failed", number=number)
-    assert [entry["number"] for entry in events.newest()] == list(range(30 - SHOWN, 30))
+        events.record(Event.ATTEMPT_FAILED, detail=str(number))
+    assert [int(str(entry["detail"])) for entry in events.newest()] == list(range(30 - SHOWN, 30))
 
 
 def test_a_journal_that_has_no_thread_fails_no_renewal(caplog: pytest.LogCaptureFixture) -> None:
@@ -35,7 +36,7 @@ def test_a_journal_that_has_no_thread_fails_no_renewal(caplog: pytest.LogCapture
     events = EventLog(
         now=lambda: NOW, append=starved, tail=[], observe=lambda event, _: observed.append(event)
     )
-    events.record("renewed", fingerprint="ab")
+    events.record(Event.RENEWED, fingerprint="ab")
     assert [entry["event"] for entry in events.newest()] == observed == ["renewed"]
     assert caplog.records[-1].message == "internal-error"
     assert caplog.records[-1].exc_info is not None

@@ -20,6 +20,7 @@ from ..core.answer import (
     read_revoked,
     read_signed,
 )
+from ..core.catalogue import Event
 from ..core.door import Door
 from ..errors import ConnectorError, ConnectorRejected, SidecarError, UnexpectedFailure
 from .anchors import Anchors
@@ -150,7 +151,7 @@ class Connector:
                 error.arrived = error.arrived and progress.step is Step.CALL
                 error.status = reply.status if reply else None
             if isinstance(error, UnexpectedFailure):
-                _log.exception("internal-error", extra={"detail": error.detail})
+                _log.exception(Event.INTERNAL_ERROR, extra={"detail": error.detail})
             self._report(door, operation, error.code, started, reply, step=progress.step)
             raise
         self._report(door, operation, "ok", started, reply, step=progress.step)

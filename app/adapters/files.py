@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from ..core.catalogue import Event
 from ..errors import SettingsError, StoreWriteFailed
 
 # A chain of ten certificates has 20 KiB: what is larger is not ours, and must not fill the memory.
@@ -43,7 +44,7 @@ _WAYS_OUT = {
     errno.EFBIG: "; raise the limit on the size of files (ulimit -f)",
 }
 
-Warn = Callable[[str, str], None]
+Warn = Callable[[Event, str], None]
 
 
 def read_file(path: Path, *, follow: bool = False, limit: int = SIZE_LIMIT) -> bytes:
@@ -327,7 +328,7 @@ def prove_usable(directory: Path, *, variable: str, warn: Warn) -> None:
         remove(trial)
         if error.errno not in FULL:
             raise unwritable(directory, error, variable=variable) from error
-        warn("disk-full", f"{directory} cannot be written for now: {reason(error)}")
+        warn(Event.DISK_FULL, f"{directory} cannot be written for now: {reason(error)}")
         return
     try:
         swap_symlink(renamed / "link", "old")
@@ -336,7 +337,7 @@ def prove_usable(directory: Path, *, variable: str, warn: Warn) -> None:
         if error.errno not in FULL:
             line = f"{variable}: {directory} is on a file system without symbolic links and atomic renames"
             raise SettingsError([f"{line} ({reason(error)}); use a local or block volume"]) from error
-        warn("disk-full", f"{directory} cannot be written for now: {reason(error)}")
+        warn(Event.DISK_FULL, f"{directory} cannot be written for now: {reason(error)}")
     finally:
         remove(renamed)
 

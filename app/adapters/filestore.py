@@ -22,6 +22,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from ..core.catalogue import Event
 from ..core.credential import Chain, Credential, check_key, parse_certificates
 from ..core.door import ClientPair
 from ..core.generation import Facts, Generation, Mark, Origin, Pending, Signed
@@ -160,7 +161,7 @@ class Store:
                 if error.errno not in _NO_LOCKS:
                     raise files.unwritable(self._directory, error, variable=_VARIABLE) from error
                 self._warn(
-                    "store-not-locked",
+                    Event.STORE_NOT_LOCKED,
                     f"{self._directory} is on a file system without locks ({files.reason(error)}):"
                     " make sure that only one sidecar uses it",
                 )
@@ -191,7 +192,7 @@ class Store:
         """Modes below the store are ours again: fsGroup, a restore or a copy may have opened them."""
         failures = [failure for path, mode in self._entries() if (failure := _tighten(path, mode))]
         if failures:
-            self._warn("store-mode", f"{failures[0]} ({len(failures)} such entries)")
+            self._warn(Event.STORE_MODE, f"{failures[0]} ({len(failures)} such entries)")
 
     def _entries(self) -> Iterator[tuple[Path, int]]:
         """Ours, folders first: one that nobody may enter is opened before it is entered."""
@@ -211,7 +212,7 @@ class Store:
         except FileNotFoundError:
             self._new_instance()
         except (OSError, ValueError, KeyError, TypeError) as error:
-            self._warn("instance-damaged", f"{path} is made anew: {_why(error)}")
+            self._warn(Event.INSTANCE_DAMAGED, f"{path} is made anew: {_why(error)}")
             files.remove(path)
             self._new_instance()
 
@@ -221,7 +222,7 @@ class Store:
             self._save_instance(self._used_tokens)
         except StoreWriteFailed as error:
             # Jitter differs after the next start: no reason not to serve what is stored.
-            self._warn("disk-full", error.detail)
+            self._warn(Event.DISK_FULL, error.detail)
 
     # -- tokens -------------------------------------------------------------------------------
 
@@ -252,7 +253,7 @@ class Store:
         try:
             return files.unseal(_read(self._directory, _NOTIFICATIONS))
         except (StoreDamaged, ValueError) as error:
-            self._warn("notifications-damaged", f"{path} is made anew: {_why(error)}")
+            self._warn(Event.NOTIFICATIONS_DAMAGED, f"{path} is made anew: {_why(error)}")
         files.remove(path)
         return None
 
@@ -282,20 +283,20 @@ class Store:
             if names:
                 return self._fall_back(problem)
             if os.path.lexists(self._current):
-                self._warn("generation-damaged", f"{problem}; no generation is left")
+                self._warn(Event.GENERATION_DAMAGED, f"{problem}; no generation is left")
             return None
 
     def _fall_back(self, problem: str) -> Generation:
         good = next((each for each in self.generations() if each.facts.revoked_at is None), None)
         if good is None:
             raise StoreDamaged(f"{problem}; no other generation can be used")
-        self._warn("generation-damaged", f"{problem}; going on with {good.name}")
+        self._warn(Event.GENERATION_DAMAGED, f"{problem}; going on with {good.name}")
         try:
             self._point_to(good.name)
             # It was waiting to be revoked as superseded; now it is what we live on.
             return self.amend(good, replace(good.facts, revoke_at=None)) if good.facts.revoke_at else good
         except (OSError, StoreWriteFailed) as error:
-            self._warn("store-write-failed", f"`current` cannot be repaired: {_why(error)}")
+            self._warn(Event.STORE_WRITE_FAILED, f"`current` cannot be repaired: {_why(error)}")
             return good
 
     def generations(self) -> tuple[Generation, ...]:
@@ -362,7 +363,7 @@ class Store:
                 if name not in others or (name != before and not self._is_outstanding(name)):
                     self._discard(self._generations / name)
         except (OSError, StoreError) as error:
-            self._warn("prune-failed", f"old generations stay: {_why(error)}")
+            self._warn(Event.PRUNE_FAILED, f"old generations stay: {_why(error)}")
 
     def _is_outstanding(self, name: str) -> bool:
         """Whether it is still to be revoked."""
@@ -435,7 +436,7 @@ class Store:
                 with _damage():
                     return _pending(record)
             except StoreDamaged as error:
-                self._warn("pending-damaged", f"the renewal under way is dropped: {error.detail}")
+                self._warn(Event.PENDING_DAMAGED, f"the renewal under way is dropped: {error.detail}")
             with suppress(StoreWriteFailed):
                 self.drop_pending()
             return None

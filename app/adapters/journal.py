@@ -7,13 +7,14 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from ..core.catalogue import Event
 from . import files
 
 _SIZE_LIMIT = 1024 * 1024
 # The status shows 20; the rest is for whoever debugs. At 300 bytes an event this is 60 KiB.
 _KEPT = 200
 
-Event = dict[str, object]
+Entry = dict[str, object]
 
 
 class Journal:
@@ -25,7 +26,7 @@ class Journal:
         self._old = directory / "journal.jsonl.1"
         self._warn = warn
         self._guard = threading.Lock()
-        self._tail: deque[Event] = deque(maxlen=_KEPT)
+        self._tail: deque[Entry] = deque(maxlen=_KEPT)
         # Right after a rotation most of what is new is still in the old file.
         for path in (self._old, self._file):
             self._tail.extend(_events(self._newest(path)))
@@ -38,11 +39,11 @@ class Journal:
                 self._tail.extend(_events([line]))
                 self._write(line)
         except OSError as error:
-            self._warn("journal-write-failed", f"{self._file} misses an event: {files.reason(error)}")
+            self._warn(Event.JOURNAL_WRITE_FAILED, f"{self._file} misses an event: {files.reason(error)}")
         except (TypeError, ValueError, RecursionError) as error:
-            self._warn("journal-write-failed", f"an event cannot be written as JSON: {error}")
+            self._warn(Event.JOURNAL_WRITE_FAILED, f"an event cannot be written as JSON: {error}")
 
-    def tail(self, count: int) -> list[Event]:
+    def tail(self, count: int) -> list[Entry]:
         """The last `count` events, the newest last; at most 200, and without touching the disk."""
         with self._guard:
             return [dict(event) for event in self._tail][-count:] if count > 0 else []
@@ -74,19 +75,19 @@ class Journal:
         except FileNotFoundError:
             return []
         except OSError as error:
-            self._warn("journal-unreadable", f"{path} cannot be read: {files.reason(error)}")
+            self._warn(Event.JOURNAL_UNREADABLE, f"{path} cannot be read: {files.reason(error)}")
             return []
         try:
             start = max(0, os.fstat(descriptor).st_size - _SIZE_LIMIT)
             return os.pread(descriptor, _SIZE_LIMIT, start).split(b"\n")[-_KEPT - 1 :]
         except OSError as error:
-            self._warn("journal-unreadable", f"{path} cannot be read: {files.reason(error)}")
+            self._warn(Event.JOURNAL_UNREADABLE, f"{path} cannot be read: {files.reason(error)}")
             return []
         finally:
             os.close(descriptor)
 
 
-def _events(lines: Iterable[bytes]) -> list[Event]:
+def _events(lines: Iterable[bytes]) -> list[Entry]:
     """What can be read of them: a torn line, or zeros that a power cut left, is passed over."""
     events = []
     for line in lines:

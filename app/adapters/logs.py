@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from ..core.catalogue import Event
 from ..core.text import printable, visible
 from .stderr import STDERR, Lines
 
@@ -46,7 +47,9 @@ def configure_logging(*, level: str, formatter: logging.Formatter) -> "StderrHan
 def _log_unraisable(failure: Any) -> None:
     """An exception that nothing can handle, in a thread or a destructor."""
     if failure.exc_value is not None:
-        _log.error("internal-error", exc_info=(failure.exc_type, failure.exc_value, failure.exc_traceback))
+        _log.error(
+            Event.INTERNAL_ERROR, exc_info=(failure.exc_type, failure.exc_value, failure.exc_traceback)
+        )
 
 
 class StderrHandler(logging.Handler):
@@ -82,7 +85,7 @@ class StderrHandler(logging.Handler):
         if not logging.root.isEnabledFor(logging.WARNING):
             return b""
         said = {"name": _log.name, "levelno": logging.WARNING, "levelname": "WARNING", "count": count}
-        return self._line(logging.makeLogRecord({**said, "msg": "log-lines-dropped"}))
+        return self._line(logging.makeLogRecord({**said, "msg": Event.LOG_LINES_DROPPED}))
 
 
 class _OnceAMinute(logging.Filter):
@@ -161,7 +164,7 @@ def _traceback(formatter: logging.Formatter, failure: Any) -> list[str]:
 def _event(record: logging.LogRecord) -> tuple[str, Fields]:
     """The name of what happened, and its fields."""
     if record.name.partition(".")[0] != _OURS:
-        return "library-message", {"logger": record.name, "detail": printable(record.getMessage())}
+        return Event.LIBRARY_MESSAGE, {"logger": record.name, "detail": printable(record.getMessage())}
     return record.getMessage(), {name: each for name, each in vars(record).items() if name not in _STANDARD}
 
 

@@ -21,7 +21,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from ..core.catalogue import REASONS
+from ..core.catalogue import Reason
 from ..core.status import State, Status, state_of
 from ..errors import ConnectorError, SidecarError, StoreDamaged, StoreError
 
@@ -198,7 +198,7 @@ class _Snapshot(Collector):
         yield _by_label(
             "reason",
             "Whether this is a reason why the state is not simply connected.",
-            {reason: reason in reasons for reason in (*REASONS, *reasons)},
+            {reason: reason in reasons for reason in Reason},
         )
         yield _by_label(
             "http_connections", "Open connections of the local API.", self.connections, label="listener"

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Protocol
 
+from ..core.catalogue import Event
 from ..core.generation import Generation
 from ..core.notice import AT_LEAST_ONCE, TRIES, Notice, from_record, newest_change, notice_of, to_record
 from ..errors import NotificationError
@@ -182,9 +183,9 @@ class Notifier:
         except NotificationError as error:
             await self._end(kind, notice, error)
         except OSError as error:
-            _log.warning("notification-retried", extra={"kind": kind, "detail": files.reason(error)})
+            _log.warning(Event.NOTIFICATION_RETRIED, extra={"kind": kind, "detail": files.reason(error)})
         except Exception:  # noqa: BLE001 - whatever it is, later notices are delivered
-            _log.exception("internal-error", extra={"detail": f"the {kind} was cut off"})
+            _log.exception(Event.INTERNAL_ERROR, extra={"detail": f"the {kind} was cut off"})
         else:
             await self._end(kind, notice, None)
 
@@ -202,6 +203,6 @@ class Notifier:
             try:
                 await self._disk.run(self._store.save_notifications, record)
             except Exception as error:  # noqa: BLE001 - nor does a thread that hangs
-                _log.warning("notification-not-recorded", extra={"detail": str(error)})
+                _log.warning(Event.NOTIFICATION_NOT_RECORDED, extra={"detail": str(error)})
             else:
                 self._record = record

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..core.catalogue import Event
 from ..core.credential import Credential
 from ..errors import SettingsError
 from . import files
@@ -122,7 +123,7 @@ class Publisher:
                 if _FOLDER.fullmatch(path.name) and path.name not in keep:
                     files.remove(path)
         except OSError as error:
-            self._warn("prune-failed", f"old folders stay in {self._directory}: {files.reason(error)}")
+            self._warn(Event.PRUNE_FAILED, f"old folders stay in {self._directory}: {files.reason(error)}")
 
     def _strangers(self) -> list[Path]:
         """What has one of our names without being our link."""

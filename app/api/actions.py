@@ -6,6 +6,7 @@ from datetime import timedelta
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
+from ..core.catalogue import Event
 from ..engine.ports import Sidecar
 from .guard import Access
 from .longpoll import LongPoll
@@ -66,7 +67,7 @@ def action_routes(sidecar: Sidecar, longpoll: LongPoll, access: Access) -> APIRo
         connection that is under way joins that. `retryable` says whether the token may be presented again.
         """
         preference = parse_prefer(gather(request.scope).get(b"prefer", b""))
-        _log.info("connect-requested", extra={"by": access.caller(request.scope)})
+        _log.info(Event.CONNECT_REQUESTED, extra={"by": access.caller(request.scope)})
         task = sidecar.connect(wanted.token, wanted.connector_url)
         if not await longpoll.ended(task, preference.patience, request.receive):
             return _accepted(sidecar, preference.applied)
@@ -81,7 +82,7 @@ def action_routes(sidecar: Sidecar, longpoll: LongPoll, access: Access) -> APIRo
     async def revoke(request: Request, wanted: RevokeRequest) -> Response:
         """Revokes the current certificate at the Connector; only `/connect` or a newer import leads out."""
         by = access.caller(request.scope)
-        _log.info("revoke-requested", extra={"by": by, "fingerprint": wanted.confirm})
+        _log.info(Event.REVOKE_REQUESTED, extra={"by": by, "fingerprint": wanted.confirm})
         task = sidecar.revoke(wanted.confirm)
         if not await longpoll.ended(task, _PATIENCE, request.receive):
             return _accepted(sidecar, "")

@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
 from .. import __version__
+from ..core.catalogue import Event
 from ..core.text import printable
 from ..engine.ports import Sidecar
 from ..errors import SidecarError
@@ -105,10 +106,10 @@ class API:
             if b"transfer-encoding" in fields:
                 receive = await read_chunked(receive)
         except Refusal as refusal:
-            _log.warning("requests-refused", extra={"code": refusal.code, "count": 1})
+            _log.warning(Event.REQUESTS_REFUSED, extra={"code": refusal.code, "count": 1})
             answer = refusal.answer()
         except Exception:  # noqa: BLE001 - logged, and answered like one of the router's
-            _log.exception("internal-error", extra={"path": printable(scope["path"])})
+            _log.exception(Event.INTERNAL_ERROR, extra={"path": printable(scope["path"])})
             answer = MISTAKE
         if answer is None:
             self._observe(*self._labels(scope), await self._route(scope, receive, send))
@@ -127,7 +128,7 @@ class API:
         try:
             await self._router(scope, receive, outgoing)
         except Exception:  # noqa: BLE001 - the router has answered it, and passes it on to be logged
-            _log.exception("internal-error", extra={"path": printable(scope["path"])})
+            _log.exception(Event.INTERNAL_ERROR, extra={"path": printable(scope["path"])})
         return outgoing.status
 
     @staticmethod

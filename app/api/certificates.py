@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import PrivateFormat, pkcs12
 from fastapi import APIRouter, Query, Request, Response
 
+from ..core.catalogue import Event
 from ..core.credential import Credential
 from .guard import Access
 from .longpoll import WAIT_PATTERN, LongPoll, parse_wait
@@ -96,7 +97,7 @@ def bundle_routes(served: Served, access: Access) -> APIRouter:
     def handed_out(request: Request) -> Credential:
         chain = served.current().generation.chain
         _log.info(
-            "private-key-read",
+            Event.PRIVATE_KEY_READ,
             extra={
                 "by": access.caller(request.scope),
                 "fingerprint": chain.fingerprint,

@@ -16,6 +16,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from ..core.catalogue import Event
 from .limits import AHEAD, FIELDS, ORDINARY, Limits, Listener, Memory, ReadyApp
 from .paths import TARGETS
 from .problems import Answer, problem, render_headers
@@ -356,7 +357,7 @@ class Connection(HttpToolsProtocol):
             self._end()
 
     def _answer_last(self, code: str, detail: str) -> None:
-        _log.warning("requests-refused", extra={"code": code, "count": 1})
+        _log.warning(Event.REQUESTS_REFUSED, extra={"code": code, "count": 1})
         self._last = problem(code, detail)
 
     def _end(self) -> None:

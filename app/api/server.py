@@ -23,6 +23,7 @@ from typing import Any, cast
 
 import uvicorn
 
+from ..core.catalogue import Event
 from ..errors import SettingsError
 from .connection import Connection
 from .limits import Limits, Listener, Memory
@@ -58,7 +59,7 @@ def listen_tcp(
         if not sockets:
             raise SettingsError(problems)
         for line in problems:
-            _log.warning("address-unusable", extra={"detail": line})
+            _log.warning(Event.ADDRESS_UNUSABLE, extra={"detail": line})
         yield sockets
 
 

@@ -22,7 +22,7 @@ from ..adapters.credential_files import CredentialFiles
 from ..adapters.diagnosis import Step
 from ..adapters.filestore import Store
 from ..adapters.inputs import OperatorInputs
-from ..adapters.journal import Event, Journal
+from ..adapters.journal import Entry, Journal
 from ..adapters.reader import Reader
 from ..adapters.tls import pair_in_memory
 from ..core.chain import EARLY_TOLERANCE
@@ -311,7 +311,7 @@ class _Examination:
 _RUNGS = ("name resolution", "proxy", "connection", "TLS", "Connector")
 
 
-def _tells(event: Event, held: _Held | None) -> bool:
+def _tells(event: Entry, held: _Held | None) -> bool:
     """Whether an attempt that counts ended like this: a refused token says nothing of what is held."""
     if event.get("event") == "attempt-failed":
         return held is None or event.get("wanted") != "connected"

@@ -1,92 +1,84 @@
-"""The codes in status and journal in plain words: what each means, and what to do about it.
+"""Every event, reason and code in plain words: what each means, and what to do about it.
 
-For everything that talks to people. `docs/operations.md` says the same at more length.
+Log, journal, page, command line and the generated tables of the documents read it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from enum import StrEnum
+
+_CONNECT = "Hand over a new one-time token, or mount a certificate that was issued later."
 
 
-@dataclass(frozen=True, slots=True)
-class Words:
-    """Whole sentences."""
+class Reason(StrEnum):
+    """Why the state is not simply `connected`: the name, which is a promise, its meaning, and a remedy."""
 
     meaning: str
     remedy: str
 
+    def __new__(cls, name: str, meaning: str, remedy: str) -> "Reason":
+        reason = str.__new__(cls, name)
+        reason._value_ = name
+        reason.meaning, reason.remedy = meaning, remedy
+        return reason
 
-_CONNECT = "Hand over a new one-time token, or mount a certificate that was issued later."
-
-# Why the state is not simply `connected`: every reason that `/status` can give.
-REASONS: Mapping[str, Words] = {
-    "not-connected": Words(
+    # fmt: off
+    NOT_CONNECTED = ("not-connected",
         "There is no certificate yet.",
-        "Hand over a one-time token, or mount a certificate and its key.",
-    ),
-    "credential-expired": Words(
+        "Hand over a one-time token, or mount a certificate and its key.")
+    CREDENTIAL_EXPIRED = ("credential-expired",
         "The certificate has expired, and is not served any more.",
-        f"{_CONNECT} If the clock of this machine is wrong, set it: attempts go on.",
-    ),
-    "credential-revoked": Words("The certificate was revoked, and is not served any more.", _CONNECT),
-    "renewal-failing": Words(
+        f"{_CONNECT} If the clock of this machine is wrong, set it: attempts go on.")
+    CREDENTIAL_REVOKED = ("credential-revoked",
+        "The certificate was revoked, and is not served any more.",
+        _CONNECT)
+    RENEWAL_FAILING = ("renewal-failing",
         "Three or more attempts to renew failed in a row.",
-        "The last failure says why. Attempts go on by themselves.",
-    ),
-    "renewal-overdue": Words(
+        "The last failure says why. Attempts go on by themselves.")
+    RENEWAL_OVERDUE = ("renewal-overdue",
         "The certificate should have been renewed by now.",
-        "The last failure says why. Attempts go on by themselves.",
-    ),
-    "proof-pending": Words(
+        "The last failure says why. Attempts go on by themselves.")
+    PROOF_PENDING = ("proof-pending",
         "A new certificate is signed, and the Connector has not accepted it yet.",
-        "Wait: the proof is repeated, and the old certificate stays in use. If only the new one is refused, "
-        "it is dropped after ten minutes.",
-    ),
-    "trust-anchor-changed": Words(
+        ("Wait: the proof is repeated, and the old certificate stays in use. If only the new one is refused, "
+        "it is dropped after ten minutes."))
+    TRUST_ANCHOR_CHANGED = ("trust-anchor-changed",
         "The certificate comes from another CA than the one before it.",
-        "The newest event of that name names both. Ask the operator of Compass whether the CA was replaced. "
-        "The next renewal by the same CA ends this.",
-    ),
-    "clock-skew": Words(
+        ("The newest event of that name names both. Ask the operator of Compass whether the CA was replaced. "
+        "The next renewal by the same CA ends this."))
+    CLOCK_SKEW = ("clock-skew",
         "The clock of this machine and the Connector's are more than two minutes apart.",
-        "Set the clock of this machine, or have it set by NTP.",
-    ),
-    "ca-expires-first": Words(
+        "Set the clock of this machine, or have it set by NTP.")
+    CA_EXPIRES_FIRST = ("ca-expires-first",
         "The CA ends before the certificate that it signed.",
-        "The operator of Compass has to renew the CA.",
-    ),
-    "connector-ca-unusable": Words(
+        "The operator of Compass has to renew the CA.")
+    CONNECTOR_CA_UNUSABLE = ("connector-ca-unusable",
         "The trust anchors for the Connector cannot be read; those that were read last stay in use.",
-        "The newest event of that name says what is wrong with COMPASS_CONNECTOR_CA_FILE.",
-    ),
-    "import-rejected": Words(
+        "The newest event of that name says what is wrong with COMPASS_CONNECTOR_CA_FILE.")
+    IMPORT_REJECTED = ("import-rejected",
         "The mounted certificate and key cannot be used; the ones in the store still are.",
-        "The newest event of that name says what is wrong with the files.",
-    ),
-    "token-unusable": Words(
+        "The newest event of that name says what is wrong with the files.")
+    TOKEN_UNUSABLE = ("token-unusable",
         "The configured one-time token cannot be read, or has none of the known forms.",
-        "The newest event of that name says which. Put a new token in its place.",
-    ),
-    "publish-failed": Words(
-        "The files for the neighbours could not be written.",
-        "Look at the space and the permissions of COMPASS_PUBLISH_DIR. It is tried again.",
-    ),
-    "connector-url-differs": Words(
+        "The newest event of that name says which. Put a new token in its place.")
+    PUBLISH_FAILED = ("publish-failed",
+        "The files for consumers could not be written.",
+        "Look at the space and the permissions of COMPASS_PUBLISH_DIR. It is tried again.")
+    CONNECTOR_URL_DIFFERS = ("connector-url-differs",
         "The Connector names another URL than COMPASS_CONNECTOR_URL.",
-        "Compare the two below. The one that is set is used.",
-    ),
-    "unproven": Words(
+        "Compare the two below. The one that is set is used.")
+    UNPROVEN = ("unproven",
         "The certificate had to be used before the Connector accepted it.",
-        "Nothing, if the Connector comes back: it is proven then.",
-    ),
-    "proof-failed": Words(
+        "Nothing, if the Connector comes back: it is proven then.")
+    PROOF_FAILED = ("proof-failed",
         "The Connector has not accepted the certificate in use yet.",
-        "It is tried again every five minutes; the newest event of that name says why it failed.",
-    ),
-    "revocation-failed": Words(
+        "It is tried again every five minutes; the newest event of that name says why it failed.")
+    REVOCATION_FAILED = ("revocation-failed",
         "A certificate could not be revoked yet.",
-        "The newest event of that name says which and why. Retried until it is revoked or expires.",
-    ),
-}
+        "The newest event of that name says which and why. Retried until it is revoked or expires.")
+    # fmt: on
+
+
+REASONS: Mapping[str, Reason] = {each.value: each for each in Reason}
 
 _WAIT = "It is tried again by itself."
 _DISK = "Look at the space and the permissions of COMPASS_STORE_DIR."
@@ -119,37 +111,193 @@ REMEDIES: Mapping[str, str] = {
     "internal-error": "This is a mistake in the sidecar; its log says more. " + _WAIT,
 }
 
-# What happened: every event of the journal.
-EVENTS: Mapping[str, str] = {
-    "announced-url-unusable": "The URL that the Connector names did not work; the known one is used",
-    "attempt-failed": "An attempt failed",
-    "certificates-left-out": "Certificates that the chain does not need were left out",
-    "connect-needed": "A new one-time token is needed",
-    "connected": "Connected with a one-time token",
-    "connector-ca-unusable": "The trust anchors for the Connector cannot be read",
-    "connector-url-differs": "The Connector names another URL than the one that is set",
-    "expiring": "A tenth of the lifetime is left",
-    "import-ignored": "The mounted certificate and key are not taken over",
-    "import-rejected": "The mounted certificate and key cannot be used",
-    "imported": "The mounted certificate and key were imported",
-    "notification-failed": "A consumer could not be notified",
-    "pending-dropped": "A renewal under way was given up",
-    "pending-not-removed": "What was left of a renewal could not be removed",
-    "proof-failed": "The Connector has not accepted the certificate in use yet",
-    "proven": "The Connector accepted the certificate in use",
-    "publish-failed": "The files for the neighbours could not be written",
-    "published": "The files for the neighbours were written",
-    "recovered": "Renewal works again",
-    "renewal-failed": "Renewal keeps failing",
-    "renewed": "Renewed",
-    "revocation-failed": "A certificate could not be revoked",
-    "revocation-not-scheduled": "The revocation of a certificate could not be noted in the store",
-    "revoked": "The certificate was revoked",
-    "store-damaged": "What is stored cannot be used",
-    "superseded-revoked": "A superseded certificate was revoked",
-    "token-retried": "It is not known whether the one-time token is spent; it is presented again",
-    "token-not-remembered": "That the token is used could not be noted",
-    "token-unusable": "The configured one-time token cannot be used",
-    "trust-anchor-changed": "The new certificate comes from another CA",
-    "used-unproven": "A new certificate is used before the Connector accepted it",
-}
+
+class Event(StrEnum):
+    """What can happen: the name, which is a promise, its level in the log, its fields, and what it means.
+
+    The journal has those with `words`, which page and command line show. A few have a milder level at times.
+    """
+
+    level: str
+    fields: str
+    meaning: str
+    words: str
+
+    def __new__(cls, name: str, level: str, fields: str, meaning: str, words: str = "") -> "Event":
+        event = str.__new__(cls, name)
+        event._value_ = name
+        event.level, event.fields, event.meaning, event.words = level, fields, meaning, words
+        return event
+
+    # fmt: off
+    IMPORTED = ("imported", "info", "fingerprint not_after",
+        "The mounted certificate and key are the credential in use now.",
+        "The mounted certificate and key were imported")
+    CONNECTED = ("connected", "info", "fingerprint not_after duration_seconds",
+        "A connection with a one-time token succeeded, and its credential is in use now.",
+        "Connected with a one-time token")
+    RENEWED = ("renewed", "info", "fingerprint not_after duration_seconds",
+        "A renewal succeeded, and its credential is in use now.",
+        "Renewed")
+    ATTEMPT_FAILED = ("attempt-failed", "warning", "code detail wanted duration_seconds",
+        ("An attempt to renew or to connect failed; `wanted` is the event that a success would have had. The "
+        "credential in use stays in use."),
+        "An attempt failed")
+    RENEWAL_FAILED = ("renewal-failed", "warning", "detail",
+        "Three attempts failed in a row. Repeated once a day while attempts fail.",
+        "Renewal keeps failing")
+    RECOVERED = ("recovered", "info", "fingerprint failures",
+        "An attempt succeeded after three or more failures in a row.",
+        "Renewal works again")
+    EXPIRING = ("expiring", "warning", "detail",
+        "A tenth of the lifetime of the credential is left. Repeated once a day.",
+        "A tenth of the lifetime is left")
+    CONNECT_NEEDED = ("connect-needed", "warning", "detail",
+        "The sidecar needs a one-time token or a certificate that was issued later. Repeated once a day.",
+        "A new one-time token is needed")
+    REVOKED = ("revoked", "info", "fingerprint detail",
+        ("`POST /revoke` revoked the credential in use. If the Connector's answer was lost, `detail` says "
+        "how the revocation is known."),
+        "The certificate was revoked")
+    SUPERSEDED_REVOKED = ("superseded-revoked", "info", "fingerprint detail",
+        ("The previous certificate was revoked, as `COMPASS_REVOKE_SUPERSEDED_AFTER` says. If the "
+        "Connector's answer was lost, `detail` says how the revocation is known."),
+        "A superseded certificate was revoked")
+    REVOCATION_NOT_SCHEDULED = ("revocation-not-scheduled", "warning", "code detail",
+        ("The store could not record that a certificate is to be revoked. A restart may forget the "
+        "revocation."),
+        "The revocation of a certificate could not be noted in the store")
+    REVOCATION_FAILED = ("revocation-failed", "warning", "code detail fingerprint",
+        ("A certificate could not be revoked. The sidecar retries until the certificate is revoked or "
+        "expires."),
+        "A certificate could not be revoked")
+    PUBLISHED = ("published", "info", "fingerprint",
+        "`COMPASS_PUBLISH_DIR` has the current credential.",
+        "The files for consumers were written")
+    PUBLISH_FAILED = ("publish-failed", "warning", "code detail",
+        ("The current credential could not be written to `COMPASS_PUBLISH_DIR`, which still has the previous "
+        "one. The sidecar retries."),
+        "The files for consumers could not be written")
+    NOTIFICATION_FAILED = ("notification-failed", "warning", "kind detail",
+        "A consumer could not be notified; `kind` is `command` or `webhook`.",
+        "A consumer could not be notified")
+    TRUST_ANCHOR_CHANGED = ("trust-anchor-changed", "warning", "issuer previous_issuer fingerprint",
+        ("The Connector signed with another CA than before. Also logged at a start until another renewal "
+        "comes from the same CA."),
+        "The new certificate comes from another CA")
+    USED_UNPROVEN = ("used-unproven", "warning", "code detail fingerprint",
+        ("A new credential is in use before the Connector accepted it, because the previous one ends too "
+        "soon."),
+        "A new certificate is used before the Connector accepted it")
+    PROVEN = ("proven", "info", "fingerprint",
+        "The Connector accepted the credential in use, which was not proven before.",
+        "The Connector accepted the certificate in use")
+    PROOF_FAILED = ("proof-failed", "warning", "code detail",
+        ("The Connector did not accept the credential in use, which is not proven yet. The sidecar asks "
+        "again."),
+        "The Connector has not accepted the certificate in use yet")
+    PENDING_DROPPED = ("pending-dropped", "info", "detail",
+        "A renewal or connection under way was given up, for the reason in `detail`.",
+        "A renewal under way was given up")
+    PENDING_NOT_REMOVED = ("pending-not-removed", "warning", "code detail",
+        "The files of a renewal that was given up could not be removed. They do no harm.",
+        "What was left of a renewal could not be removed")
+    CONNECTOR_URL_DIFFERS = ("connector-url-differs", "warning", "announced used",
+        "The Connector announces another URL than `COMPASS_CONNECTOR_URL`. The configured URL is used.",
+        "The Connector names another URL than the one that is set")
+    ANNOUNCED_URL_UNUSABLE = ("announced-url-unusable", "warning", "url detail",
+        "The URL that the Connector announces does not work or can never be called. The known URL is used.",
+        "The URL that the Connector names did not work; the known one is used")
+    CONNECTOR_CA_UNUSABLE = ("connector-ca-unusable", "warning", "code detail",
+        ("`COMPASS_CONNECTOR_CA_FILE` cannot be read or has no certificate. The trust anchors that were read "
+        "last stay in use."),
+        "The trust anchors for the Connector cannot be read")
+    IMPORT_REJECTED = ("import-rejected", "warning", "code detail",
+        "The mounted certificate and key cannot be used.",
+        "The mounted certificate and key cannot be used")
+    IMPORT_IGNORED = ("import-ignored", "info", "detail fingerprint",
+        "The mounted certificate and key were read and are not taken over, for the reason in `detail`.",
+        "The mounted certificate and key are not taken over")
+    CERTIFICATES_LEFT_OUT = ("certificates-left-out", "info", "detail",
+        ("Certificates that the chain does not need were left out; they were in the mounted file or in the "
+        "Connector's answer."),
+        "Certificates that the chain does not need were left out")
+    TOKEN_UNUSABLE = ("token-unusable", "warning", "code detail",
+        "The configured one-time token cannot be read or has none of the known forms.",
+        "The configured one-time token cannot be used")
+    TOKEN_RETRIED = ("token-retried", "warning", "code detail",
+        ("It is not known whether the one-time token is spent, after an empty 400, a 500, a 504 or no "
+        "answer. The token is presented up to three more times."),
+        "It is not known whether the one-time token is spent; it is presented again")
+    TOKEN_NOT_REMEMBERED = ("token-not-remembered", "warning", "code detail",
+        "The store could not record that a one-time token is used. A restart presents the token once more.",
+        "That the token is used could not be noted")
+    STORE_DAMAGED = ("store-damaged", "warning", "code detail",
+        "None of the stored generations can be used. Nothing is deleted.",
+        "What is stored cannot be used")
+
+    # The log alone has these.
+    SERVING = ("serving", "info", "version addresses",
+        "The sidecar listens on these addresses.")
+    STATE_CHANGED = ("state-changed", "warning", "state reasons",
+        "The state of `/status` or its reasons changed. The level is info if the state is `connected`.")
+    LOOK_REQUESTED = ("look-requested", "info", "",
+        "SIGHUP arrived, and the sidecar looks at its inputs now.")
+    STOPPED = ("stopped", "info", "",
+        "The sidecar ended in order.")
+    IGNORED_VARIABLES = ("ignored-variables", "info", "names",
+        "Variables that Kubernetes injects for a Service called compass were ignored.")
+    ADDRESS_UNUSABLE = ("address-unusable", "warning", "detail",
+        "An address cannot be used; the sidecar listens on the others only.")
+    CONNECTOR_CALLED = ("connector-called", "debug", "operation outcome duration_seconds correlation_id",
+        "A call to the Connector ended; `outcome` is `ok` or a code.")
+    PRIVATE_KEY_READ = ("private-key-read", "info", "by fingerprint path",
+        "A client fetched `/certificate/bundle.*`.")
+    CONNECT_REQUESTED = ("connect-requested", "info", "by",
+        ("`POST /connect` was called. `by` is the address, or the process and the uid at the other end of "
+        "the Unix socket."))
+    REVOKE_REQUESTED = ("revoke-requested", "info", "by fingerprint",
+        "`POST /revoke` was called. `by` is as for `connect-requested`.")
+    NOTIFICATION_RETRIED = ("notification-retried", "warning", "kind detail",
+        ("A notification was cut off for lack of memory, processes or descriptors. It is tried three times "
+        "in all."))
+    NOTIFICATION_NOT_RECORDED = ("notification-not-recorded", "warning", "detail",
+        "The store could not record what a consumer was sent. A restart may repeat the notification.")
+    NOTIFICATIONS_DAMAGED = ("notifications-damaged", "warning", "detail",
+        "`notifications.json` could not be read and was made anew. The current credential counts as sent.")
+    GENERATION_DAMAGED = ("generation-damaged", "warning", "detail",
+        "The current generation cannot be used. The newest good one is used, if there is one.")
+    PENDING_DAMAGED = ("pending-damaged", "warning", "detail",
+        "A renewal under way could not be read and was dropped.")
+    INSTANCE_DAMAGED = ("instance-damaged", "warning", "detail",
+        "`instance.json` could not be read and was made anew. The jitter of renewals changes.")
+    STORE_MODE = ("store-mode", "warning", "detail",
+        "A mode below the store could not be tightened.")
+    STORE_NOT_LOCKED = ("store-not-locked", "warning", "detail",
+        "The store's file system has no locks. Make sure that only one sidecar uses the store.")
+    STORE_WRITE_FAILED = ("store-write-failed", "warning", "detail",
+        "The link to the current generation could not be repaired.")
+    DISK_FULL = ("disk-full", "warning", "detail",
+        "The store cannot be written, because its volume is full.")
+    PRUNE_FAILED = ("prune-failed", "warning", "detail",
+        "Old generations or published folders could not be removed.")
+    JOURNAL_WRITE_FAILED = ("journal-write-failed", "warning", "detail",
+        "An event could not be written to the journal.")
+    JOURNAL_UNREADABLE = ("journal-unreadable", "warning", "detail",
+        "The journal could not be read. Events from before the start are not shown.")
+    TASK_FAILED = ("task-failed", "error", "task failures exception",
+        "A long-lived task ended with an exception. It is started again.")
+    INTERNAL_ERROR = ("internal-error", "error", "detail path exception",
+        "The sidecar has a bug. Report it with the field `exception`.")
+    LOG_LINES_DROPPED = ("log-lines-dropped", "warning", "count",
+        "Log lines are missing here, because standard error was not read or was full.")
+    REQUESTS_REFUSED = ("requests-refused", "warning", "code count",
+        ("The local API refused requests since the last such line; at most one line a minute. `code` is the "
+        "latest reason."))
+    LIBRARY_MESSAGE = ("library-message", "any", "logger detail",
+        "A library such as uvicorn or asyncio logged a message.")
+    # fmt: on
+
+
+# What the journal has.
+EVENTS: Mapping[str, Event] = {each.value: each for each in Event if each.words}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from .catalogue import Reason
 from .generation import Generation
 from .policy import FAILURES_BEFORE_DEGRADED, SKEW_LIMIT, lifetime, moved
 
@@ -17,28 +18,6 @@ class State(StrEnum):
     EXPIRED = "expired"
     DEGRADED = "degraded"
     CONNECTED = "connected"
-
-
-# Every reason there is: of a state without a usable credential, of `degraded`, and warnings.
-REASONS = (
-    "not-connected",
-    "credential-revoked",
-    "credential-expired",
-    "renewal-failing",
-    "renewal-overdue",
-    "proof-pending",
-    "trust-anchor-changed",
-    "clock-skew",
-    "ca-expires-first",
-    "publish-failed",
-    "connector-url-differs",
-    "unproven",
-    "import-rejected",
-    "connector-ca-unusable",
-    "token-unusable",
-    "revocation-failed",
-    "proof-failed",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,32 +61,32 @@ class Status:
     director_url: str | None = None
     announced_url: str | None = None
     clock_skew: timedelta | None = None
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Reason, ...] = ()
     events: tuple[Mapping[str, object], ...] = ()
 
 
-def state_of(status: Status, now: datetime) -> tuple[State, tuple[str, ...]]:
+def state_of(status: Status, now: datetime) -> tuple[State, tuple[Reason, ...]]:
     """The state at that moment, and the reasons why it is not simply `connected`."""
     generation = status.generation
     reasons = (*degraded_reasons(status, now), *status.warnings)
     if generation is None:
-        return State.UNCONNECTED, ("not-connected", *reasons)
+        return State.UNCONNECTED, (Reason.NOT_CONNECTED, *reasons)
     if generation.facts.revoked_at is not None:
-        return State.REVOKED, ("credential-revoked", *reasons)
+        return State.REVOKED, (Reason.CREDENTIAL_REVOKED, *reasons)
     if now >= generation.chain.effective_not_after:
-        return State.EXPIRED, ("credential-expired", *reasons)
+        return State.EXPIRED, (Reason.CREDENTIAL_EXPIRED, *reasons)
     if degraded_reasons(status, now):
         return State.DEGRADED, reasons
     return State.CONNECTED, reasons
 
 
-def degraded_reasons(status: Status, now: datetime) -> tuple[str, ...]:
+def degraded_reasons(status: Status, now: datetime) -> tuple[Reason, ...]:
     found = {
-        "renewal-failing": status.progress.consecutive_failures >= FAILURES_BEFORE_DEGRADED,
-        "renewal-overdue": _overdue(status, now),
-        "proof-pending": status.pending is not None,
-        "clock-skew": status.clock_skew is not None and abs(status.clock_skew) > SKEW_LIMIT,
-        "ca-expires-first": _ca_expires_first(status),
+        Reason.RENEWAL_FAILING: status.progress.consecutive_failures >= FAILURES_BEFORE_DEGRADED,
+        Reason.RENEWAL_OVERDUE: _overdue(status, now),
+        Reason.PROOF_PENDING: status.pending is not None,
+        Reason.CLOCK_SKEW: status.clock_skew is not None and abs(status.clock_skew) > SKEW_LIMIT,
+        Reason.CA_EXPIRES_FIRST: _ca_expires_first(status),
     }
     return tuple(reason for reason, fits in found.items() if fits)
 

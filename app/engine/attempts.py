@@ -13,6 +13,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
 
+from ..core.catalogue import Event
 from ..core.credential import Chain
 from ..core.generation import Generation, Origin
 from ..core.policy import (
@@ -177,7 +178,7 @@ class Attempts:
 
     def _renew_with(self, check: Callable[[], None], *, pause: timedelta) -> asyncio.Task[Renewed]:
         work = partial(self._renewal.attempt, pause=pause)
-        self._renewing = asyncio.create_task(self._make("renewed", work, check=check))
+        self._renewing = asyncio.create_task(self._make(Event.RENEWED, work, check=check))
         self._renewing.add_done_callback(self._ended)
         return self._renewing
 
@@ -202,7 +203,7 @@ class Attempts:
 
     # --- running -------------------------------------------------------------------------------
 
-    async def _make(self, event: str, work: Work, *, check: Callable[[], None] = _no_check) -> Renewed:
+    async def _make(self, event: Event, work: Work, *, check: Callable[[], None] = _no_check) -> Renewed:
         """One attempt, under an id that the Connector hears too.
 
         `check` is asked under the lock, since another attempt may have come first.
@@ -217,7 +218,7 @@ class Attempts:
         correlation_id = self._new_id()
         with self._journal.about(correlation_id):
             try:
-                return await self._attempt("connected", self._present(token, correlation_id))
+                return await self._attempt(Event.CONNECTED, self._present(token, correlation_id))
             except SidecarError as error:
                 if self.gave_up(token, error):
                     self._ask_for_token(error.detail)
@@ -232,7 +233,7 @@ class Attempts:
         """At once, and not only when the last notice is a day old: this one was used up since then."""
         if not self.usable():
             self._told.pop("connect-needed", None)
-            self.tell("connect-needed", detail)
+            self.tell(Event.CONNECT_NEEDED, detail)
 
     async def _present(self, token: OneTimeToken, correlation_id: str) -> Generation:
         """Present the token, and again a few times while it is unknown whether it is spent.
@@ -248,7 +249,7 @@ class Attempts:
                 fate = self._renewal.fate_of(token, error)
                 if fate is not Fate.UNKNOWN or offset is None:
                     raise _judged(error, fate) from error
-                self._journal.record("token-retried", code=error.code, detail=error.detail)
+                self._journal.record(Event.TOKEN_RETRIED, code=error.code, detail=error.detail)
             now = self._clock.elapsed()
             first = first or now
             await self._rest(first + offset - now)
@@ -272,7 +273,7 @@ class Attempts:
         finally:
             self._renewal.lock.release()
 
-    async def _attempt(self, event: str, work: Awaitable[Generation]) -> Renewed:
+    async def _attempt(self, event: Event, work: Awaitable[Generation]) -> Renewed:
         """Its outcome is in status and journal before anybody hears of it."""
         began, previous = self._clock.elapsed(), self._renewal.generation
         self._note(in_progress=True, last_attempt_at=self._clock.now())
@@ -284,14 +285,14 @@ class Attempts:
         except BaseException as error:
             if not _is_unexpected(error):
                 raise
-            _log.exception("internal-error", extra={"detail": "the credential in use is untouched"})
+            _log.exception(Event.INTERNAL_ERROR, extra={"detail": "the credential in use is untouched"})
             failure = SidecarError(f"the attempt ended with an unexpected {type(error).__name__}")
             self._fail(failure, event, began)
             raise failure from error
         finally:
             self._note(in_progress=False)
         # What was resumed may have begun as a first connection.
-        event = "connected" if generation.facts.origin is Origin.CONNECT else event
+        event = Event.CONNECTED if generation.facts.origin is Origin.CONNECT else event
         self.succeed(event, duration_seconds=self._seconds_since(began))
         replaced = previous.chain.fingerprint if previous is not None else None
         return Renewed(generation, replaced, self._clock.elapsed() - began)
@@ -310,12 +311,12 @@ class Attempts:
             async with self._turn():
                 revoking = self._renewal.revocation.revoke(fingerprint, correlation_id, draw=self._draw())
                 detail = await self._limited(revoking)
-            self._journal.record("revoked", fingerprint=fingerprint, detail=detail)
+            self._journal.record(Event.REVOKED, fingerprint=fingerprint, detail=detail)
         if self._renewal.generation is not None:
             self._notifier.announce(self._renewal.generation)
         self._on_change()
 
-    def succeed(self, event: str, **details: object) -> None:
+    def succeed(self, event: Event, **details: object) -> None:
         """Note that there is a new credential: everything starts anew."""
         generation = self._renewal.generation
         assert generation is not None  # noqa: S101 - what succeeds leaves one
@@ -324,28 +325,28 @@ class Attempts:
             event, fingerprint=chain.fingerprint, not_after=chain.effective_not_after, **details
         )
         if failures >= FAILURES_BEFORE_DEGRADED:
-            self._journal.record("recovered", fingerprint=chain.fingerprint, failures=failures)
-            self._notifier.notify("recovered", generation)
+            self._journal.record(Event.RECOVERED, fingerprint=chain.fingerprint, failures=failures)
+            self._notifier.notify(Event.RECOVERED, generation)
         self._failed = None
         self._told.clear()
         self._note(consecutive_failures=0, last_error=None, last_success_at=last_success(generation))
 
-    def _fail(self, error: SidecarError, event: str, began: timedelta) -> None:
+    def _fail(self, error: SidecarError, event: Event, began: timedelta) -> None:
         # A refused token says nothing of the credential that we hold.
-        counts = event != "connected" or not self.usable()
+        counts = event is not Event.CONNECTED or not self.usable()
         if counts:  # before anything else: the backoff must not depend on what is told of the failure
             self._count(error)
         else:
             self._note(last_error=LastError(error.code, error.detail, error.retryable, self._clock.now()))
         self._journal.record(
-            "attempt-failed",
+            Event.ATTEMPT_FAILED,
             code=error.code,
             detail=error.detail,
-            wanted=event,
+            wanted=event.value,
             duration_seconds=self._seconds_since(began),
         )
         if counts and self.progress.consecutive_failures >= FAILURES_BEFORE_DEGRADED:
-            self.tell("renewal-failed", error.detail)
+            self.tell(Event.RENEWAL_FAILED, error.detail)
         if isinstance(error, NoCredential):
             self._ask_for_token(error.detail)
 
@@ -366,7 +367,7 @@ class Attempts:
             return None
         return generation.chain
 
-    def tell(self, event: str, detail: str) -> None:
+    def tell(self, event: Event, detail: str) -> None:
         """A notice to people: once for each credential, and again every day."""
         now, last = self._clock.elapsed(), self._told.get(event)
         if last is not None and now - last < _REMIND:

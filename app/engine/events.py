@@ -8,35 +8,13 @@ from contextvars import ContextVar
 from datetime import datetime
 from functools import partial
 
+from ..core.catalogue import Event
 from ..core.text import printable_fields, rfc3339
 
 _log = logging.getLogger("compass_sidecar.engine.events")
 # The newest in the status; the journal on disk has the rest.
 SHOWN = 20
-_WARNINGS = frozenset(
-    {
-        "announced-url-unusable",
-        "attempt-failed",
-        "connect-needed",
-        "connector-url-differs",
-        "expiring",
-        "connector-ca-unusable",
-        "import-rejected",
-        "notification-failed",
-        "pending-not-removed",
-        "proof-failed",
-        "publish-failed",
-        "renewal-failed",
-        "revocation-failed",
-        "revocation-not-scheduled",
-        "store-damaged",
-        "token-not-remembered",
-        "token-retried",
-        "token-unusable",
-        "trust-anchor-changed",
-        "used-unproven",
-    }
-)
+_LEVELS = {"info": logging.INFO, "warning": logging.WARNING}
 
 
 class EventLog:
@@ -65,17 +43,17 @@ class EventLog:
         finally:
             self._correlation_id.reset(token)
 
-    def record(self, event: str, **details: object) -> None:
+    def record(self, event: Event, **details: object) -> None:
         details["correlation_id"] = self._correlation_id.get()
         shown = printable_fields(details)
-        _log.log(logging.WARNING if event in _WARNINGS else logging.INFO, event, extra=shown)
-        entry = {"at": rfc3339(self._now()), "event": event, **shown}
+        _log.log(_LEVELS[event.level], event, extra=shown)
+        entry = {"at": rfc3339(self._now()), "event": event.value, **shown}
         self._newest.append(entry)
         for tell in (partial(self._observe, event, shown), partial(self._append, entry)):
             try:
                 tell()
             except Exception:  # noqa: BLE001 - such as no thread for the journal: no reason to fail a renewal
-                _log.exception("internal-error", extra={"detail": "metrics or journal miss an event"})
+                _log.exception(Event.INTERNAL_ERROR, extra={"detail": "metrics or journal miss an event"})
 
     def newest(self) -> tuple[Mapping[str, object], ...]:
         """The newest entries, newest last."""

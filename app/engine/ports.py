@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ..core.answer import Configuration, SignedAnswer
+from ..core.catalogue import Event
 from ..core.credential import Credential
 from ..core.door import ClientPair, Door
 from ..core.generation import Facts, Generation, Mark, Pending
@@ -83,12 +84,12 @@ class Notifier(Protocol):
     def announce(self, generation: Generation) -> None:
         """Notify them of the credential in use, unless they were: called once they can read its files."""
 
-    def notify(self, event: str, generation: Generation | None, *, detail: str | None = None) -> None:
+    def notify(self, event: Event, generation: Generation | None, *, detail: str | None = None) -> None:
         """Notify consumers of an event that changes no credential; never raises and never waits."""
 
 
 class Journal(Protocol):
-    def record(self, event: str, **details: object) -> None:
+    def record(self, event: Event, **details: object) -> None:
         """Log the event and keep it in the journal; never raises, never waits for a disk."""
 
     def about(self, correlation_id: str) -> AbstractContextManager[None]:

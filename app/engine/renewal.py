@@ -18,6 +18,7 @@ from cryptography import x509
 
 from ..core import chain as chains
 from ..core.answer import Configuration, SignedAnswer
+from ..core.catalogue import Event
 from ..core.credential import Chain, Credential, load_public_key, render_private_key
 from ..core.csr import make_csr, parse_subject
 from ..core.door import Door
@@ -127,7 +128,7 @@ class Renewal:
             self.generation = await self._disk(self._store.load)
             await self._make_fit_for_tls()
         except StoreDamaged as error:
-            self._journal.record("store-damaged", code=error.code, detail=error.detail)
+            self._journal.record(Event.STORE_DAMAGED, code=error.code, detail=error.detail)
         self.pending = await self._disk(self._store.pending)
         self._last_request = self._stored_request()
         if self.pending is not None and self.pending.begun_by != self._fingerprint():
@@ -224,7 +225,7 @@ class Renewal:
         configuration = await self._connector.configuration(door)
         self._compare_url(configuration.connector_url)
         if configuration.url_fault is not None:
-            self._journal.record("announced-url-unusable", detail=configuration.url_fault)
+            self._journal.record(Event.ANNOUNCED_URL_UNUSABLE, detail=configuration.url_fault)
         return await self._request(
             configuration,
             origin=Origin.RENEW,
@@ -326,7 +327,7 @@ class Renewal:
 
     def _record_anchor(self, chain: Chain, replaced: str) -> None:
         self._journal.record(
-            "trust-anchor-changed",
+            Event.TRUST_ANCHOR_CHANGED,
             issuer=chains.anchor_text(chain),
             previous_issuer=replaced,
             fingerprint=chain.fingerprint,
@@ -334,7 +335,7 @@ class Renewal:
 
     def _note_left_out(self, chain: Chain) -> None:
         if chain.left_out:
-            self._journal.record("certificates-left-out", detail=chain.left_out)
+            self._journal.record(Event.CERTIFICATES_LEFT_OUT, detail=chain.left_out)
 
     def _anchors(self) -> tuple[x509.Certificate, ...]:
         return self.generation.chain.authorities if self.generation is not None else ()
@@ -369,7 +370,7 @@ class Renewal:
         proof = await self._prover.prove(candidate, correlation_id)
         if proof.error is None:
             if proof.url != pending.connector_url:
-                self._journal.record("announced-url-unusable", url=pending.connector_url)
+                self._journal.record(Event.ANNOUNCED_URL_UNUSABLE, url=pending.connector_url)
             return proof.url
         if proof.verdict is Verdict.UNUSABLE:
             await self._give_up("it can never be used")
@@ -378,7 +379,7 @@ class Renewal:
             await self._count_failed_proof(proof.verdict)
         if isinstance(proof.error, ConnectorError) and self._may_be_used_unproven(proof):
             code, detail = proof.error.code, proof.error.detail
-            self._journal.record("used-unproven", code=code, detail=detail, fingerprint=pair.fingerprint)
+            self._journal.record(Event.USED_UNPROVEN, code=code, detail=detail, fingerprint=pair.fingerprint)
             return None
         raise proof.error
 
@@ -435,7 +436,7 @@ class Renewal:
             return
         await self._connector.probe(self.door(generation, correlation_id))
         await self.amend(proven_at=self._clock.now())
-        self._journal.record("proven", fingerprint=generation.chain.fingerprint)
+        self._journal.record(Event.PROVEN, fingerprint=generation.chain.fingerprint)
 
     def _known_url(self) -> str | None:
         return self.generation.facts.connector_url if self.generation is not None else None
@@ -466,13 +467,13 @@ class Renewal:
         try:
             publisher, credential = self._publisher, generation.credential
             if publisher is not None and await _within_limit(self._publishing, publisher.publish, credential):
-                self._journal.record("published", fingerprint=generation.chain.fingerprint)
+                self._journal.record(Event.PUBLISHED, fingerprint=generation.chain.fingerprint)
         except Exception as error:  # noqa: BLE001 - the credential is in use already: no renewal fails here
             if self.published:
                 failure = (
                     error if isinstance(error, SidecarError) else SidecarError(repr(type(error).__name__))
                 )
-                self._journal.record("publish-failed", code=failure.code, detail=failure.detail)
+                self._journal.record(Event.PUBLISH_FAILED, code=failure.code, detail=failure.detail)
             self.published = False
         else:
             self.published = True
@@ -527,7 +528,7 @@ class Renewal:
         try:
             await self._disk(self._store.remember_token, token.digest)
         except StoreError as error:  # the token is used all the same, and its answer matters more
-            self._journal.record("token-not-remembered", code=error.code, detail=error.detail)
+            self._journal.record(Event.TOKEN_NOT_REMEMBERED, code=error.code, detail=error.detail)
 
     async def adopt(self, credential: Credential) -> bool:
         """Import an operator's pair if it is wanted. The caller holds `lock`.
@@ -539,7 +540,7 @@ class Renewal:
         if current is not None:
             if reason := why_not_imported(credential.chain, current.chain):
                 self._journal.record(
-                    "import-ignored", detail=reason, fingerprint=credential.chain.fingerprint
+                    Event.IMPORT_IGNORED, detail=reason, fingerprint=credential.chain.fingerprint
                 )
                 return False
             try:
@@ -594,7 +595,7 @@ class Renewal:
         wanted = self._plan.connector_url
         other = announced if wanted is not None and announced not in {None, wanted} else None
         if other is not None and other != self.announced_url:
-            self._journal.record("connector-url-differs", announced=other, used=wanted)
+            self._journal.record(Event.CONNECTOR_URL_DIFFERS, announced=other, used=wanted)
         self.announced_url = other
 
     async def _keep(self, pending: Pending) -> None:
@@ -608,14 +609,14 @@ class Renewal:
         had, self.pending, self._unsaved = self.pending, None, False
         if had is None:
             return
-        self._journal.record("pending-dropped", detail=why)
+        self._journal.record(Event.PENDING_DROPPED, detail=why)
         if self.generation is not None:
             with suppress(StoreError):  # a restart loses the pace then
                 await self.amend(request_mark=self._last_request)
         try:
             await self._disk(self._store.drop_pending)
         except StoreError as error:
-            self._journal.record("pending-not-removed", code=error.code, detail=error.detail)
+            self._journal.record(Event.PENDING_NOT_REMOVED, code=error.code, detail=error.detail)
 
     async def _disk(self, call: Callable[..., T], *args: object) -> T:
         """A slow disk must not hold up the event loop, and one that hangs no attempt."""

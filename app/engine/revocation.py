@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
+from ..core.catalogue import Event
 from ..core.door import Door
 from ..core.generation import Facts, Generation
 from ..core.policy import backoff, lives
@@ -150,7 +151,7 @@ class Revocation:
         try:
             await self._holder.amend(**changes)
         except StoreError as error:
-            self._journal.record("revocation-not-scheduled", code=error.code, detail=error.detail)
+            self._journal.record(Event.REVOCATION_NOT_SCHEDULED, code=error.code, detail=error.detail)
 
 
 def _is_open(facts: Facts) -> bool:
@@ -215,7 +216,7 @@ class Superseded:
         try:
             return await self._disk(self._store.amend, previous, facts)
         except StoreError as error:
-            self._journal.record("revocation-not-scheduled", code=error.code, detail=error.detail)
+            self._journal.record(Event.REVOCATION_NOT_SCHEDULED, code=error.code, detail=error.detail)
             return replace(previous, facts=facts)
 
     def add(self, superseded: Generation) -> None:
@@ -263,7 +264,9 @@ class Superseded:
             except SidecarError as error:
                 self._fail(waiting, error, draw)
             except Exception as error:  # noqa: BLE001 - a bug must not stop later tries
-                _log.exception("internal-error", extra={"detail": "a superseded certificate is not revoked"})
+                _log.exception(
+                    Event.INTERNAL_ERROR, extra={"detail": "a superseded certificate is not revoked"}
+                )
                 self._fail(waiting, SidecarError(f"an unexpected {type(error).__name__}"), draw)
             else:
                 await self._done(waiting, detail)
@@ -302,7 +305,9 @@ class Superseded:
     async def _done(self, waiting: Waiting, detail: str | None) -> None:
         self._waiting = [each for each in self._waiting if each is not waiting]
         generation = waiting.generation
-        self._journal.record("superseded-revoked", fingerprint=generation.chain.fingerprint, detail=detail)
+        self._journal.record(
+            Event.SUPERSEDED_REVOKED, fingerprint=generation.chain.fingerprint, detail=detail
+        )
         facts = replace(generation.facts, revoke_sent_at=None, revoked_at=self._clock.now())
         with suppress(StoreError):  # the next start asks the Connector once more
             await self._disk(self._store.amend, generation, facts)
@@ -310,7 +315,7 @@ class Superseded:
 
 def _record_failure(journal: Journal, error: SidecarError, generation: Generation) -> None:
     journal.record(
-        "revocation-failed",
+        Event.REVOCATION_FAILED,
         code=error.code,
         detail=error.detail,
         fingerprint=generation.chain.fingerprint,

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Protocol
 
+from ..core.catalogue import EVENTS, Event, Reason
 from ..core.credential import Credential
 from ..core.policy import (
     ATTEMPT_LIMIT,
@@ -117,7 +118,7 @@ class Scheduler:
         self.status = Status(version=version, started_at=clock.now())
         self._connector_clock = connector_clock
         self._offered: Credential | None = None
-        self._warnings: dict[str, str] = {}
+        self._warnings: dict[Reason, str] = {}
         self._again: dict[str, timedelta] = {}
         self._chores: dict[str, asyncio.Task[None]] = {}
         self._revoking: set[asyncio.Task[None]] = set()
@@ -156,7 +157,7 @@ class Scheduler:
 
     def look_now(self) -> None:
         """Look at the inputs without waiting for the next turn."""
-        _log.info("look-requested")
+        _log.info(Event.LOOK_REQUESTED)
         self._wake.set()
 
     def begin_stop(self) -> None:
@@ -186,7 +187,7 @@ class Scheduler:
             wait = min(await self._act(), self._until_revocation())
             self._liveness.turned()
         except Exception:  # noqa: BLE001 - a bug must not end the only thing that renews
-            _log.exception("internal-error", extra={"detail": "the loop goes on"})
+            _log.exception(Event.INTERNAL_ERROR, extra={"detail": "the loop goes on"})
             wait = LOOK
         if self._show() and not self._attempts.running():  # what passes within an attempt is no state to tell
             self._tell_state()
@@ -228,13 +229,13 @@ class Scheduler:
             chores["publish"] = self._renewal.publish
         generation = self._renewal.generation
         if generation is not None and unproven(generation) and self._attempts.usable():
-            chores["prove"] = lambda: self._try("proof-failed", self._renewal.prove_current)
+            chores["prove"] = lambda: self._try(Reason.PROOF_FAILED, self._renewal.prove_current)
         return chores
 
     def _chore_ended(self, name: str, task: "asyncio.Task[None]") -> None:
         del self._chores[name]
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("internal-error", exc_info=error, extra={"detail": f"{name}: it is tried again"})
+            _log.error(Event.INTERNAL_ERROR, exc_info=error, extra={"detail": f"{name}: it is tried again"})
 
     async def _act(self) -> timedelta:
         if self._attempts.running() or self._stopping:
@@ -288,7 +289,7 @@ class Scheduler:
         generation, now = self._renewal.generation, self._clock.now()
         if generation is not None and self._attempts.usable() and nearly_over(generation.chain, now):
             end = generation.chain.effective_not_after
-            self._attempts.tell("expiring", f"the credential ends at {rfc3339(end)}")
+            self._attempts.tell(Event.EXPIRING, f"the credential ends at {rfc3339(end)}")
 
     # --- inputs --------------------------------------------------------------------------------
 
@@ -305,11 +306,11 @@ class Scheduler:
                 adopted = await self._renewal.adopt(credential)
             self._offered = None
         except SidecarError as error:
-            self._warn("import-rejected", error)
+            self._warn(Reason.IMPORT_REJECTED, error)
             return error
-        self._warnings.pop("import-rejected", None)
+        self._warnings.pop(Reason.IMPORT_REJECTED, None)
         if adopted:
-            self._attempts.succeed("imported")
+            self._attempts.succeed(Event.IMPORTED)
         return None
 
     async def _check_anchors(self) -> SidecarError | None:
@@ -317,9 +318,9 @@ class Scheduler:
         try:
             await self._inputs.check_anchors()
         except SidecarError as error:
-            self._warn("connector-ca-unusable", error)
+            self._warn(Reason.CONNECTOR_CA_UNUSABLE, error)
             return error
-        self._warnings.pop("connector-ca-unusable", None)
+        self._warnings.pop(Reason.CONNECTOR_CA_UNUSABLE, None)
         return None
 
     async def _token_if_needed(self, decision: Decision) -> OneTimeToken | None:
@@ -334,7 +335,7 @@ class Scheduler:
         token = await self._read_token()
         if token is None:
             detail = self._inputs.awaited or "only a new one-time token, or a newer import, helps"
-            self._attempts.tell("connect-needed", detail)
+            self._attempts.tell(Event.CONNECT_NEEDED, detail)
         return token
 
     def _is_hopeful(self) -> bool:
@@ -349,9 +350,9 @@ class Scheduler:
             async with asyncio.timeout(_CHORES_LIMIT.total_seconds()):
                 return await self._inputs.token()
         except SidecarError as error:
-            self._warn("token-unusable", error)
+            self._warn(Reason.TOKEN_UNUSABLE, error)
         except Exception:  # noqa: BLE001 - what else there is to do must not wait for a token
-            _log.exception("internal-error", extra={"detail": "the token cannot be read"})
+            _log.exception(Event.INTERNAL_ERROR, extra={"detail": "the token cannot be read"})
         return None
 
     def _spend(self, token: OneTimeToken, task: "asyncio.Task[Renewed]") -> None:
@@ -361,7 +362,7 @@ class Scheduler:
         else:
             self._again["token"] = self._clock.elapsed() + LOOK
 
-    async def _try(self, reason: str, work: Callable[[str], Awaitable[None]]) -> None:
+    async def _try(self, reason: Reason, work: Callable[[str], Awaitable[None]]) -> None:
         now, correlation_id = self._clock.elapsed(), self._new_id()
         if now < self._again.get(reason, now):
             return
@@ -374,11 +375,11 @@ class Scheduler:
                 self._again[reason] = now + _TRY_AGAIN
                 self._warn(reason, error)
 
-    def _warn(self, reason: str, error: SidecarError) -> None:
+    def _warn(self, reason: Reason, error: SidecarError) -> None:
         """Say it once in log and journal, and in the status for as long as it lasts."""
         if self._warnings.get(reason) != error.detail:
             self._warnings[reason] = error.detail
-            self._journal.record(reason, code=error.code, detail=error.detail)
+            self._journal.record(EVENTS[reason], code=error.code, detail=error.detail)
 
     # --- status --------------------------------------------------------------------------------
 
@@ -391,7 +392,7 @@ class Scheduler:
         try:
             self._refresh()
         except Exception:  # noqa: BLE001 - see above
-            _log.exception("internal-error", extra={"detail": "the status is out of date"})
+            _log.exception(Event.INTERNAL_ERROR, extra={"detail": "the status is out of date"})
             return False
         return True
 
@@ -424,7 +425,8 @@ class Scheduler:
         if told != self._told:
             self._told = told
             level = logging.INFO if state is State.CONNECTED else logging.WARNING
-            _log.log(level, "state-changed", extra={"state": state.value, "reasons": list(reasons)})
+            fields = {"state": state.value, "reasons": [each.value for each in reasons]}
+            _log.log(level, Event.STATE_CHANGED, extra=fields)
 
     def _next_attempt_at(self, now: datetime) -> datetime | None:
         decision, generation = self._decide(now), self._renewal.generation
@@ -438,14 +440,14 @@ class Scheduler:
             case _:
                 return now
 
-    def _reasons(self) -> tuple[str, ...]:
+    def _reasons(self) -> tuple[Reason, ...]:
         generation = self._renewal.generation
         own = {
-            "publish-failed": not self._renewal.published,
-            "trust-anchor-changed": self._renewal.anchor_changed(),
-            "connector-url-differs": self._renewal.announced_url is not None,
-            "revocation-failed": self._renewal.revoking_fails(),
-            "unproven": generation is not None and unproven(generation),
+            Reason.PUBLISH_FAILED: not self._renewal.published,
+            Reason.TRUST_ANCHOR_CHANGED: self._renewal.anchor_changed(),
+            Reason.CONNECTOR_URL_DIFFERS: self._renewal.announced_url is not None,
+            Reason.REVOCATION_FAILED: self._renewal.revoking_fails(),
+            Reason.UNPROVEN: generation is not None and unproven(generation),
         }
         return (*(reason for reason, fits in own.items() if fits), *sorted(self._warnings))
 

@@ -17,6 +17,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
+from ..core.catalogue import Event
 from ..core.policy import ATTEMPT_LIMIT
 
 # Three looks of the loop, which takes one every 30 s.
@@ -102,7 +103,7 @@ class Supervisor:
         pause = min(self._first_pause * (1 << min(supervised.failures - 1, 10)), _LONGEST_PAUSE)
         asyncio.get_running_loop().call_later(pause.total_seconds(), self._begin, supervised)
         _log.error(
-            "task-failed",
+            Event.TASK_FAILED,
             exc_info=error,
             extra={"task": supervised.name, "failures": supervised.failures},
         )

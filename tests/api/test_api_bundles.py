@@ -97,7 +97,7 @@ async def test_each_read_is_logged_with_who_and_which(caplog: pytest.LogCaptureF
             "127.0.0.1, with the token",
             generation().chain.fingerprint,
         )
-    assert not any(secret in str(records) for secret in (TOKEN, PASSWORD, "PRIVATE"))
+    assert not any(secret in str(records) for secret in (TOKEN, PASSWORD, "PRIVATE KEY-"))
 
 
 async def test_over_the_unix_socket_the_kernel_says_who(

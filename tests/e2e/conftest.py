@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.log_lines import faults_of, logged
 from tests.support.processes import EmulatorProcess, SidecarProcess
 
 Start = Callable[..., SidecarProcess]
@@ -56,3 +57,4 @@ def start(importing: dict[str, str], tmp_path: Path) -> Iterator[Start]:
     yield begin
     for sidecar in started:
         sidecar.close()
+    assert [fault for sidecar in started for fault in faults_of(logged(sidecar.log))] == []
