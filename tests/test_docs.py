@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from compass_sidecar.api.problems import KINDS
-from compass_sidecar.core.catalogue import Event
+from compass_sidecar.core.catalogue import Code, Event, Reason
 from compass_sidecar.settings import describe
 from tests.test_openapi import described
 
@@ -52,10 +51,23 @@ def _call(method: str, path: str, operation: dict[str, Any]) -> tuple[str, str, 
 
 def codes() -> str:
     rows = [
-        (f"`{code}`", str(kind.status) + (f" ({kind.posted} for a POST)" if kind.posted else ""), kind.title)
-        for code, kind in KINDS.items()
+        (
+            f"`{code}`",
+            str(code.status) + (f" ({code.posted} for a POST)" if code.posted != code.status else ""),
+            f"{code.words}.",
+            code.remedy,
+        )
+        for code in Code
     ]
-    return table(("code", "status", "title"), *rows)
+    return table(("code", "status", "meaning", "what to do"), *rows)
+
+
+def reasons() -> str:
+    rows = [
+        (f"`{each}`", each.meaning, each.remedy + (f" [Runbook](#{each.runbook})" if each.runbook else ""))
+        for each in Reason
+    ]
+    return table(("reason", "meaning", "what to do"), *rows)
 
 
 def journal_events() -> str:
@@ -78,6 +90,7 @@ TABLES = {
     "variables": variables,
     "calls": calls,
     "codes": codes,
+    "reasons": reasons,
     "journal_events": journal_events,
     "log_events": log_events,
 }

@@ -6,9 +6,10 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from ..core.catalogue import CODES
 from .negotiation import PEM_CHAIN, PEM_FILE
 from .paths import Caller, Path
-from .problems import KINDS, MEDIA_TYPE, problem, status_of
+from .problems import MEDIA_TYPE, problem, status_of
 from .schemas import Problem
 
 Responses = dict[int | str, dict[str, Any]]
@@ -91,14 +92,14 @@ def extra(path: Path, *parameters: Mapping[str, Any]) -> dict[str, Any]:
 def _problem_response(status: int, codes: list[str]) -> dict[str, Any]:
     examples = {code: {"$ref": f"#/components/examples/{code}-{status}"} for code in codes}
     content = {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": examples}
-    described = "; ".join(f"`{code}`: {KINDS[code].title}" for code in codes)
+    described = "; ".join(f"`{code}`: {CODES[code].words}" for code in codes)
     return {"description": described, "content": {MEDIA_TYPE: content}, **headers(_HEADERS.get(status, {}))}
 
 
 def _examples() -> dict[str, Any]:
     answers = [
-        (code, problem(code, f"{kind.title}.", method=method))
-        for code, kind in KINDS.items()
+        (code, problem(code, f"{kind.words}.", method=method))
+        for code, kind in CODES.items()
         for method in ("GET", "POST")
     ]
     return {f"{code}-{answer.status}": {"value": json.loads(answer.body)} for code, answer in answers}

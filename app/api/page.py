@@ -16,10 +16,10 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from ..core.catalogue import EVENTS, REASONS, REMEDIES
+from ..core.catalogue import CODES, EVENTS, REASONS
 from ..core.status import State
 from ..core.text import printable, rfc3339
-from .problems import KINDS, Answer
+from .problems import Answer
 from .schemas import CertificateStatus, StatusAnswer
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -87,7 +87,7 @@ def _templates() -> Environment:
         keep_trailing_newline=True,
         auto_reload=False,
     )
-    templates.globals |= {"events": EVENTS, "reasons": REASONS, "remedies": REMEDIES}
+    templates.globals |= {"events": EVENTS, "reasons": REASONS, "codes": CODES}
     filters = (anchor, breakable, instant, printable, rfc3339, sentence, span, stamp, title_of)
     templates.filters |= {each.__name__: each for each in filters}
     return templates
@@ -211,8 +211,8 @@ def sentence(text: object) -> str:
 
 def title_of(code: object) -> str:
     """The title of the problem with this code."""
-    kind = KINDS.get(code) if isinstance(code, str) else None
-    return kind.title if kind is not None else printable(str(code))
+    kind = CODES.get(code) if isinstance(code, str) else None
+    return kind.words if kind is not None else printable(str(code))
 
 
 def stamp(at: datetime, clock: str = "%H:%M") -> str:

@@ -10,65 +10,11 @@ from http import HTTPStatus
 from fastapi import Response
 from starlette.types import Send
 
+from ..core.catalogue import CODES, Code
 from ..core.text import rfc3339
 from ..errors import SidecarError
 
 MEDIA_TYPE = "application/problem+json"
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A row of the table. `posted` is the status for a POST where that differs from reading."""
-
-    status: int
-    title: str
-    posted: int | None = None
-
-
-KINDS: Mapping[str, Kind] = {
-    "bad-request": Kind(400, "The request cannot be understood"),
-    "token-invalid": Kind(401, "The API token is missing or wrong"),
-    "cross-origin": Kind(403, "Requests from other sites are refused"),
-    "loopback-required": Kind(403, "This is never sent over a network"),
-    "token-required": Kind(403, "This needs an API token, and none is configured"),
-    "not-found": Kind(404, "There is nothing here"),
-    "method-not-allowed": Kind(405, "The method is not allowed here"),
-    "not-acceptable": Kind(406, "None of the accepted media types is available"),
-    "request-timeout": Kind(408, "The request took too long"),
-    "busy": Kind(409, "Another change is under way"),
-    "not-current": Kind(409, "This is not the current certificate"),
-    "too-large": Kind(413, "The request's body is too large"),
-    "unsupported-media-type": Kind(415, "The body must be JSON"),
-    "misdirected": Kind(421, "The host name is not one of ours"),
-    "renewed-recently": Kind(429, "The last renewal was too short a time ago"),
-    "headers-too-large": Kind(431, "The request's header fields are too large"),
-    "internal-error": Kind(500, "A mistake in the sidecar"),
-    "bad-settings": Kind(500, "The configuration cannot be used"),
-    "store-damaged": Kind(500, "What is stored cannot be used"),
-    "store-failed": Kind(500, "The store failed"),
-    "notification-failed": Kind(500, "A neighbour could not be told"),
-    "bad-credential": Kind(502, "The new credential must not be used"),
-    "malformed-credential": Kind(502, "The new credential cannot be read"),
-    "key-mismatch": Kind(502, "The new certificate is for another key"),
-    "untrusted-chain": Kind(502, "The new chain does not hold together"),
-    "subject-mismatch": Kind(502, "The new certificate has another subject"),
-    "credential-not-yet-valid": Kind(502, "The new certificate is not valid yet"),
-    "connector-failed": Kind(502, "The Connector failed"),
-    "connector-protocol": Kind(502, "The Connector's answer breaks the contract"),
-    "connector-rejected": Kind(502, "The Connector refused"),
-    "connector-unauthenticated": Kind(502, "The Connector did not recognise us"),
-    "connector-untrusted": Kind(502, "The Connector's server certificate does not verify"),
-    "connector-unavailable": Kind(503, "The Connector is not available"),
-    "store-locked": Kind(503, "Another sidecar has the store"),
-    "stalled": Kind(503, "The sidecar makes no progress"),
-    "too-many-connections": Kind(503, "Too many clients are connected"),
-    "too-many-waiters": Kind(503, "Too many clients are waiting"),
-    "not-connected": Kind(503, "There is no credential yet", posted=409),
-    "credential-expired": Kind(503, "The credential has expired", posted=409),
-    "credential-revoked": Kind(503, "The credential is revoked", posted=409),
-    "connector-timeout": Kind(504, "The Connector took too long"),
-    "store-write-failed": Kind(507, "The store cannot be written"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +72,8 @@ class Refusal(Exception):
 
 
 def status_of(code: str, *, method: str = "GET") -> int:
-    kind = KINDS.get(code, KINDS["internal-error"])
-    return kind.posted if method == "POST" and kind.posted else kind.status
+    known = CODES.get(code, Code.INTERNAL_ERROR)
+    return known.posted if method == "POST" else known.status
 
 
 def problem(
@@ -142,7 +88,7 @@ def problem(
     status = status_of(code, method=method)
     body = {
         "type": f"urn:compass-sidecar:problem:{code}",
-        "title": KINDS.get(code, KINDS["internal-error"]).title,
+        "title": CODES.get(code, Code.INTERNAL_ERROR).words,
         "status": status,
         "detail": detail,
         "code": code,

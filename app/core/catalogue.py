@@ -10,106 +10,172 @@ _CONNECT = "Hand over a new one-time token, or mount a certificate that was issu
 
 
 class Reason(StrEnum):
-    """Why the state is not simply `connected`: the name, which is a promise, its meaning, and a remedy."""
+    """Why the state is not simply `connected`: the name, which is a promise, its meaning, and a remedy.
+
+    `runbook` is the heading in docs/operations.md that has more.
+    """
 
     meaning: str
     remedy: str
+    runbook: str
 
-    def __new__(cls, name: str, meaning: str, remedy: str) -> "Reason":
+    def __new__(cls, name: str, meaning: str, remedy: str, runbook: str = "") -> "Reason":
         reason = str.__new__(cls, name)
         reason._value_ = name
-        reason.meaning, reason.remedy = meaning, remedy
+        reason.meaning, reason.remedy, reason.runbook = meaning, remedy, runbook
         return reason
 
     # fmt: off
     NOT_CONNECTED = ("not-connected",
         "There is no certificate yet.",
-        "Hand over a one-time token, or mount a certificate and its key.")
+        "Hand over a one-time token, or mount a certificate and its key.",
+        "compasssidecarconnectneeded")
     CREDENTIAL_EXPIRED = ("credential-expired",
         "The certificate has expired, and is not served any more.",
-        f"{_CONNECT} If the clock of this machine is wrong, set it: attempts go on.")
+        f"{_CONNECT} If the clock of this machine is wrong, set it: attempts go on.",
+        "compasssidecarconnectneeded")
     CREDENTIAL_REVOKED = ("credential-revoked",
         "The certificate was revoked, and is not served any more.",
-        _CONNECT)
+        _CONNECT,
+        "compasssidecarconnectneeded")
     RENEWAL_FAILING = ("renewal-failing",
         "Three or more attempts to renew failed in a row.",
-        "The last failure says why. Attempts go on by themselves.")
+        "The last failure says why. Attempts go on by themselves.",
+        "compasssidecarrenewalfailing")
     RENEWAL_OVERDUE = ("renewal-overdue",
         "The certificate should have been renewed by now.",
-        "The last failure says why. Attempts go on by themselves.")
+        "The last failure says why. Attempts go on by themselves.",
+        "compasssidecarrenewaloverdue")
     PROOF_PENDING = ("proof-pending",
         "A new certificate is signed, and the Connector has not accepted it yet.",
         ("Wait: the proof is repeated, and the old certificate stays in use. If only the new one is refused, "
         "it is dropped after ten minutes."))
     TRUST_ANCHOR_CHANGED = ("trust-anchor-changed",
         "The certificate comes from another CA than the one before it.",
-        ("The newest event of that name names both. Ask the operator of Compass whether the CA was replaced. "
-        "The next renewal by the same CA ends this."))
+        ("The newest event trust-anchor-changed names both. Ask the operator of Compass whether the CA was "
+        "replaced. The next renewal by the same CA ends this."))
     CLOCK_SKEW = ("clock-skew",
         "The clock of this machine and the Connector's are more than two minutes apart.",
-        "Set the clock of this machine, or have it set by NTP.")
+        "Set the clock of this machine, or have it set by NTP.",
+        "compasssidecarclockskew")
     CA_EXPIRES_FIRST = ("ca-expires-first",
         "The CA ends before the certificate that it signed.",
-        "The operator of Compass has to renew the CA.")
+        "The operator of Compass has to renew the CA.",
+        "compasssidecarcaexpiresfirst")
     CONNECTOR_CA_UNUSABLE = ("connector-ca-unusable",
         "The trust anchors for the Connector cannot be read; those that were read last stay in use.",
-        "The newest event of that name says what is wrong with COMPASS_CONNECTOR_CA_FILE.")
+        "The newest event connector-ca-unusable says what is wrong with COMPASS_CONNECTOR_CA_FILE.")
     IMPORT_REJECTED = ("import-rejected",
         "The mounted certificate and key cannot be used; the ones in the store still are.",
-        "The newest event of that name says what is wrong with the files.")
+        "The newest event import-rejected says what is wrong with the files.")
     TOKEN_UNUSABLE = ("token-unusable",
         "The configured one-time token cannot be read, or has none of the known forms.",
-        "The newest event of that name says which. Put a new token in its place.")
+        "The newest event token-unusable says which. Put a new token in its place.")
     PUBLISH_FAILED = ("publish-failed",
         "The files for consumers could not be written.",
-        "Look at the space and the permissions of COMPASS_PUBLISH_DIR. It is tried again.")
+        "Look at the space and the permissions of COMPASS_PUBLISH_DIR. Retried every 30 seconds.",
+        "compasssidecarpublishfailed")
     CONNECTOR_URL_DIFFERS = ("connector-url-differs",
         "The Connector names another URL than COMPASS_CONNECTOR_URL.",
-        "Compare the two below. The one that is set is used.")
+        "Compare connector.url and connector.announced_url in /status. COMPASS_CONNECTOR_URL is used.")
     UNPROVEN = ("unproven",
         "The certificate had to be used before the Connector accepted it.",
-        "Nothing, if the Connector comes back: it is proven then.")
+        "Wait until the Connector can be reached: it is asked again.")
     PROOF_FAILED = ("proof-failed",
         "The Connector has not accepted the certificate in use yet.",
-        "It is tried again every five minutes; the newest event of that name says why it failed.")
+        "Retried every five minutes. The newest event proof-failed says why the last try failed.")
     REVOCATION_FAILED = ("revocation-failed",
         "A certificate could not be revoked yet.",
-        "The newest event of that name says which and why. Retried until it is revoked or expires.")
+        "The newest event revocation-failed says which and why. Retried until it is revoked or expires.")
     # fmt: on
 
 
 REASONS: Mapping[str, Reason] = {each.value: each for each in Reason}
 
-_WAIT = "It is tried again by itself."
+_WAIT = "The sidecar retries."
 _DISK = "Look at the space and the permissions of COMPASS_STORE_DIR."
 _ODD = "Something is wrong at the Connector, or something else answers in its place: ask its operator."
 
-# What helps against a failure, by the `code` of errors.py.
-REMEDIES: Mapping[str, str] = {
-    "connector-unavailable": "Is its name resolved, does a proxy or firewall stand in the way, is it up? "
-    + _WAIT,
-    "connector-timeout": f"Is the network slow, or does a firewall swallow the packets? {_WAIT}",
-    "connector-untrusted": "Does COMPASS_CONNECTOR_CA_FILE hold the CA of the Connector's server "
-    "certificate, and does a proxy replace that certificate?",
-    "connector-unauthenticated": "The certificate may be revoked or the token used up; it may also be a "
-    "hiccup of the Connector. If it goes on, connect with a new one-time token.",
-    "connector-rejected": "The Connector understood and refused: its operator knows why. " + _WAIT,
-    "connector-protocol": _ODD,
-    "connector-failed": _ODD,
-    "bad-credential": _ODD,
-    "malformed-credential": "The detail names the file and its fault. Correct the file or the passphrase.",
-    "key-mismatch": "Mount the certificate and the key that belong together.",
-    "untrusted-chain": "Mount the certificate together with the CA certificates that issued it.",
-    "subject-mismatch": _ODD,
-    "credential-expired": _CONNECT,
-    "credential-not-yet-valid": "Is the clock of this machine right?",
-    "credential-revoked": _CONNECT,
-    "not-connected": _CONNECT,
-    "store-write-failed": f"{_DISK} {_WAIT}",
-    "store-failed": _DISK,
-    "store-damaged": "The store is left as it is. " + _CONNECT,
-    "internal-error": "This is a mistake in the sidecar; its log says more. " + _WAIT,
-}
+
+class Code(StrEnum):
+    """Why something failed: the name, which is a promise, its HTTP status, its title, and a remedy.
+
+    Those that no renewal or connection ends with have no remedy. `posted` is the status for a POST.
+    """
+
+    status: int
+    words: str
+    remedy: str
+    posted: int
+
+    def __new__(cls, name: str, status: int, words: str, remedy: str = "", posted: int = 0) -> "Code":
+        code = str.__new__(cls, name)
+        code._value_ = name
+        code.status, code.words, code.remedy, code.posted = status, words, remedy, posted or status
+        return code
+
+    # fmt: off
+    BAD_REQUEST = ("bad-request", 400, "The request cannot be understood")
+    TOKEN_INVALID = ("token-invalid", 401, "The API token is missing or wrong")
+    CROSS_ORIGIN = ("cross-origin", 403, "Requests from other sites are refused")
+    LOOPBACK_REQUIRED = ("loopback-required", 403, "This is never sent over a network")
+    TOKEN_REQUIRED = ("token-required", 403, "This needs an API token, and none is configured")
+    NOT_FOUND = ("not-found", 404, "There is nothing here")
+    METHOD_NOT_ALLOWED = ("method-not-allowed", 405, "The method is not allowed here")
+    NOT_ACCEPTABLE = ("not-acceptable", 406, "None of the accepted media types is available")
+    REQUEST_TIMEOUT = ("request-timeout", 408, "The request took too long")
+    BUSY = ("busy", 409, "Another change is under way")
+    NOT_CURRENT = ("not-current", 409, "This is not the current certificate")
+    TOO_LARGE = ("too-large", 413, "The request's body is too large")
+    UNSUPPORTED_MEDIA_TYPE = ("unsupported-media-type", 415, "The body must be JSON")
+    MISDIRECTED = ("misdirected", 421, "The host name is not an allowed one")
+    RENEWED_RECENTLY = ("renewed-recently", 429, "The last renewal was too recent")
+    HEADERS_TOO_LARGE = ("headers-too-large", 431, "The request's header fields are too large")
+    INTERNAL_ERROR = ("internal-error", 500, "The sidecar has a bug",
+        "This is a bug of the sidecar; its log says more. " + _WAIT)
+    BAD_SETTINGS = ("bad-settings", 500, "The configuration cannot be used")
+    STORE_DAMAGED = ("store-damaged", 500, "What is stored cannot be used",
+        "The store is left as it is. " + _CONNECT)
+    STORE_FAILED = ("store-failed", 500, "The store failed", _DISK)
+    NOTIFICATION_FAILED = ("notification-failed", 500, "A consumer could not be notified")
+    BAD_CREDENTIAL = ("bad-credential", 502, "The new credential must not be used", _ODD)
+    MALFORMED_CREDENTIAL = ("malformed-credential", 502, "The new credential cannot be read",
+        "The detail names the file and its fault. Correct the file or the passphrase.")
+    KEY_MISMATCH = ("key-mismatch", 502, "The new certificate is for another key",
+        "Mount the certificate and the key that belong together.")
+    UNTRUSTED_CHAIN = ("untrusted-chain", 502, "The new chain does not hold together",
+        "Mount the certificate together with the CA certificates that issued it.")
+    SUBJECT_MISMATCH = ("subject-mismatch", 502, "The new certificate has another subject", _ODD)
+    CREDENTIAL_NOT_YET_VALID = ("credential-not-yet-valid", 502, "The new certificate is not valid yet",
+        "Is the clock of this machine right?")
+    CONNECTOR_FAILED = ("connector-failed", 502, "The Connector failed", _ODD)
+    CONNECTOR_PROTOCOL = ("connector-protocol", 502, "The Connector's answer breaks the contract", _ODD)
+    CONNECTOR_REJECTED = ("connector-rejected", 502, "The Connector refused",
+        "The Connector understood and refused: its operator knows why. " + _WAIT)
+    CONNECTOR_UNAUTHENTICATED = ("connector-unauthenticated", 502,
+        "The Connector did not accept the certificate or token",
+        ("The certificate may be revoked or the token used up; it may also be a "
+        "hiccup of the Connector. If it goes on, connect with a new one-time token."))
+    CONNECTOR_UNTRUSTED = ("connector-untrusted", 502, "The Connector's server certificate does not verify",
+        ("Does COMPASS_CONNECTOR_CA_FILE hold the CA of the Connector's server "
+        "certificate, and does a proxy replace that certificate?"))
+    CONNECTOR_UNAVAILABLE = ("connector-unavailable", 503, "The Connector is not available",
+        "Is its name resolved, does a proxy or firewall stand in the way, is it up? " + _WAIT)
+    STORE_LOCKED = ("store-locked", 503, "Another sidecar has the store")
+    STALLED = ("stalled", 503, "The sidecar makes no progress")
+    TOO_MANY_CONNECTIONS = ("too-many-connections", 503, "Too many clients are connected")
+    TOO_MANY_WAITERS = ("too-many-waiters", 503, "Too many clients are waiting")
+    NOT_CONNECTED = ("not-connected", 503, "There is no credential yet", _CONNECT, 409)
+    CREDENTIAL_EXPIRED = ("credential-expired", 503, "The credential has expired", _CONNECT, 409)
+    CREDENTIAL_REVOKED = ("credential-revoked", 503, "The credential is revoked", _CONNECT, 409)
+    CONNECTOR_TIMEOUT = ("connector-timeout", 504, "The Connector took too long",
+        f"Is the network slow, or does a firewall swallow the packets? {_WAIT}")
+    STORE_WRITE_FAILED = ("store-write-failed", 507, "The store cannot be written",
+        f"{_DISK} {_WAIT}")
+    # fmt: on
+
+
+CODES: Mapping[str, Code] = {each.value: each for each in Code}
 
 
 class Event(StrEnum):

@@ -11,7 +11,8 @@ import pytest
 
 from compass_sidecar import errors
 from compass_sidecar.api.guard import Access
-from compass_sidecar.api.problems import KINDS, problem_of, status_of
+from compass_sidecar.api.problems import problem_of, status_of
+from compass_sidecar.core.catalogue import CODES
 from tests.api.fakes import FakeSidecar, generation
 from tests.api.serving import BEARER, TOKEN, Wire, local_client, serving
 
@@ -142,7 +143,7 @@ async def test_a_failure_keeps_its_code_and_says_until_when_the_old_one_is_good(
     end = f"{generation().chain.effective_not_after:%Y-%m-%dT%H:%M:%SZ}"
     assert reply.json() == {
         "type": f"urn:compass-sidecar:problem:{error.code}",
-        "title": KINDS[error.code].title,
+        "title": CODES[error.code].words,
         "status": status,
         "detail": error.detail,
         "code": error.code,
@@ -244,8 +245,8 @@ def tree(kind: type[errors.SidecarError]) -> Iterator[type[errors.SidecarError]]
 def test_every_known_error_has_a_row_in_the_table() -> None:
     # The command line has errors of its own, which no answer tells of.
     known = {kind.code for kind in tree(errors.SidecarError) if kind.__module__ == "compass_sidecar.errors"}
-    assert known <= set(KINDS)
-    assert all(400 <= status_of(code) < 600 for code in KINDS)
+    assert known <= set(CODES)
+    assert all(400 <= status_of(code) < 600 for code in CODES)
 
 
 def test_a_problem_is_compact_json_with_the_members_of_the_rfc() -> None:

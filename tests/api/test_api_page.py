@@ -15,9 +15,8 @@ import pytest
 from compass_sidecar import errors
 from compass_sidecar.api.guard import Access
 from compass_sidecar.api.page import page_answer, span
-from compass_sidecar.api.problems import KINDS
 from compass_sidecar.api.schemas import StatusAnswer
-from compass_sidecar.core.catalogue import EVENTS, REASONS, REMEDIES
+from compass_sidecar.core.catalogue import CODES, EVENTS, REASONS
 from compass_sidecar.core.status import LastError, Progress, State
 from tests.api.fakes import FakeSidecar, generation
 from tests.api.serving import TOKEN, local_client
@@ -164,8 +163,7 @@ def test_there_is_a_remedy_for_every_failure_of_an_attempt() -> None:
     codes = {each.code for each in classes if issubclass(each, errors.SidecarError)}
     no_attempt = {"bad-settings", "bad-request", "busy", "not-current", "renewed-recently"}
     no_attempt |= {"too-many-waiters", "notification-failed", "store-locked"}
-    assert set(REMEDIES) == codes - no_attempt
-    assert set(REMEDIES) <= set(KINDS)
+    assert {code for code, each in CODES.items() if each.remedy} == codes - no_attempt
 
 
 @pytest.mark.parametrize("state", list(State))

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from compass_sidecar.api.application import create_api
 from compass_sidecar.api.guard import Access
-from compass_sidecar.api.problems import KINDS
+from compass_sidecar.core.catalogue import CODES
 from tests.api.fakes import FakeSidecar, generation
 from tests.fuzz.mutations import mutated
 
 SIDECAR = FakeSidecar(generation())
 API = create_api(SIDECAR, Access(hostname="box", allowed_hosts=("sidecar.example",)))
-STATUSES = {200, 202, 304, *(kind.status for kind in KINDS.values())} - {500}
+STATUSES = {200, 202, 304, *(kind.status for kind in CODES.values())} - {500}
 PATHS = (
     "/certificate",
     "/certificate/chain.pem",
