@@ -167,6 +167,7 @@ def _furnish(settings: Settings, environment: Mapping[str, str], clock: Clock, s
             settings.renewal_window_ratio, settings.renewal_jitter_ratio, settings.renewal_min_interval
         ),
         instance_id=store.instance_id,
+        warnings=store.reasons,
         new_id=_new_id,
         draw=random.random,
         events=events.newest,

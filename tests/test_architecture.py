@@ -14,7 +14,17 @@ import pytest
 ROOT = Path(__file__).parents[1]
 parser = import_module("re._parser")  # a private part, but for the public `sre_parse`, which is deprecated
 
-SHARED_ADAPTERS = ("files", "transport", "diagnosis", "anchors", "reader", "stderr", "tls", "worker")
+SHARED_ADAPTERS = (
+    "files",
+    "ownership",
+    "transport",
+    "diagnosis",
+    "anchors",
+    "reader",
+    "stderr",
+    "tls",
+    "worker",
+)
 # Which modules of ours a room may import; a package stands for all that is in it.
 ROOMS: Mapping[str, frozenset[str]] = {
     "compass_sidecar": frozenset(),  # the version

@@ -21,6 +21,7 @@ from typing import Any
 
 from ..core.catalogue import Event
 from ..errors import SettingsError, StoreWriteFailed
+from .ownership import check_owner
 
 # A chain of ten certificates has 20 KiB: what is larger is not ours, and must not fill the memory.
 SIZE_LIMIT = 1024 * 1024
@@ -47,16 +48,21 @@ _WAYS_OUT = {
 Warn = Callable[[Event, str], None]
 
 
-def read_file(path: Path, *, follow: bool = False, limit: int = SIZE_LIMIT) -> bytes:
+def read_file(
+    path: Path, *, follow: bool = False, limit: int = SIZE_LIMIT, owners: frozenset[int] | None = None
+) -> bytes:
     """The content of a regular file; a symbolic link only if `follow`.
 
-    EISDIR for a folder, EFBIG above the limit, EINVAL for a pipe, socket or device.
+    EISDIR for a folder, EFBIG above the limit, EINVAL for a pipe, socket or device; PermissionError for a
+    file that belongs to none of `owners`.
     """
     # O_NONBLOCK: opening a pipe that nobody writes to would wait for ever.
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     descriptor = os.open(path, flags)
     try:
-        _check_kind(path, os.fstat(descriptor))
+        status = os.fstat(descriptor)
+        _check_kind(path, status)
+        check_owner(path, status.st_uid, owners)
         with open(descriptor, "rb", closefd=False) as file:
             content = file.read(limit + 1)
     finally:

@@ -10,6 +10,7 @@ read of a generation; a renewal under way is ours alone, and one file is synced 
 import errno
 import fcntl
 import hashlib
+import logging
 import os
 import re
 import secrets
@@ -22,7 +23,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from ..core.catalogue import Event
+from ..core.catalogue import Event, Reason
 from ..core.credential import Chain, Credential, check_key, parse_certificates
 from ..core.door import ClientPair
 from ..core.generation import Facts, Generation, Mark, Origin, Pending, Signed
@@ -36,15 +37,19 @@ from ..errors import (
     StoreWriteFailed,
 )
 from . import files
+from .ownership import check_owner, is_ours, owner, trusted_owners
 
+_log = logging.getLogger("compass_sidecar.adapters.filestore")
 _VARIABLE = "COMPASS_STORE_DIR"
 _KEY, _CHAIN, _CA = "tls.key", "tls.crt", "ca.crt"
 _FACTS, _PENDING, _PAIR = "generation.json", "pending.json", "pair.pem"
 _INSTANCE, _NOTIFICATIONS, _LOCK = "instance.json", "notifications.json", "lock"
 _OURS = (_INSTANCE, _NOTIFICATIONS, _LOCK, "journal.jsonl", "journal.jsonl.1")
+_LEFT = "generations.left-"  # those of another user, while they are copied
 _NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}")
 _INSTANCE_ID = re.compile(r"[0-9a-f]{32}")
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+Owners = frozenset[int] | None
 _POLL = timedelta(milliseconds=100)
 _CLOSE_LIMIT = 1.0  # seconds
 # Each is 70 bytes and means a first connection; instance.json stays far below what we read.
@@ -68,6 +73,12 @@ class Store:
         self._instance: dict[str, Any] = {}
         self._used_tokens: tuple[str, ...] = ()
         self._lock: int | None = None
+        self._owners: frozenset[int] | None = None  # whose entries count; None: those of every user
+
+    @property
+    def reasons(self) -> tuple[Reason, ...]:
+        """Of `/status`: what is wrong with the folder, and can be lived with."""
+        return () if self._owners is None else (Reason.STORE_OPEN_TO_OTHERS,)
 
     @classmethod
     def open(
@@ -85,6 +96,7 @@ class Store:
         """
         store = cls(directory, now=now, warn=warn)
         files.ensure_directory(directory, mode=0o700, variable=_VARIABLE)
+        store._judge_owners()
         store._take_lock(lock_timeout)
         try:
             store._tidy()
@@ -101,6 +113,8 @@ class Store:
         None without one, StoreDamaged when it cannot be used.
         """
         store = cls(directory, now=lambda: datetime.min.replace(tzinfo=UTC), warn=lambda _code, _detail: None)
+        if files.is_folder(directory):
+            store._owners = trusted_owners(directory)
         name = store._current_name()
         return None if name is None else store._read(name)
 
@@ -134,10 +148,36 @@ class Store:
 
     # -- opening ------------------------------------------------------------------------------
 
+    def _judge_owners(self) -> None:
+        """Where any user can write, make room for entries of ours where others have put theirs."""
+        self._owners = trusted_owners(self._directory)
+        if self._owners is None:
+            mode = self._directory.stat().st_mode
+            if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+                _log.info(
+                    Event.STORE_MOUNT_OPEN, extra={"detail": f"every user can write in {self._directory}"}
+                )
+            return
+        known = [self._current, *(path for path, _ in self._entries()), *self._generations.glob("*")]
+        foreign = [path for path in known if self._is_foreign(path)]
+        named = [f"{path.relative_to(self._directory)} (uid {owner(path)})" for path in foreign]
+        for path in foreign:
+            if path.parent == self._directory:
+                with suppress(OSError):
+                    files.rename(path, path.with_name(f"{path.name}.foreign-{secrets.token_hex(4)}"))
+        ignored = f"; these entries of other users are not used: {', '.join(named)}" if named else ""
+        way_out = f"every user can write in {self._directory}: chmod 0700 {self._directory}"
+        self._warn(Event.STORE_OPEN_TO_OTHERS, f"{way_out}{ignored}")
+
+    def _is_foreign(self, path: Path) -> bool:
+        return self._owners is not None and owner(path) not in {None, *self._owners}
+
     def _take_lock(self, timeout: timedelta) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        path = self._directory / _LOCK
+        # A lock of another user can be taken too: it need not be written.
+        access = os.O_RDWR | os.O_CREAT if is_ours(path) or os.access(path, os.W_OK) else os.O_RDONLY
         try:
-            self._lock = os.open(self._directory / _LOCK, flags, 0o600)
+            self._lock = os.open(path, access | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise files.unwritable(self._directory, error, variable=_VARIABLE) from error
         try:
@@ -176,6 +216,7 @@ class Store:
 
     def _tidy(self) -> None:
         files.prove_usable(self._directory, variable=_VARIABLE, warn=self._warn)
+        self._resume_taking_over()
         if not os.path.lexists(self._generations):
             with files.writing(f"{self._generations} cannot be made"):
                 files.make_directory(self._generations)
@@ -207,7 +248,7 @@ class Store:
     def _identify(self) -> None:
         path = self._directory / _INSTANCE
         try:
-            self._instance = files.unseal(files.read_file(path))
+            self._instance = files.unseal(files.read_file(path, owners=self._owners))
             self.instance_id, self._used_tokens = _instance(self._instance)
         except FileNotFoundError:
             self._new_instance()
@@ -251,7 +292,7 @@ class Store:
         if not os.path.lexists(path):
             return None
         try:
-            return files.unseal(_read(self._directory, _NOTIFICATIONS))
+            return files.unseal(_read(self._directory, _NOTIFICATIONS, self._owners))
         except (StoreDamaged, ValueError) as error:
             self._warn(Event.NOTIFICATIONS_DAMAGED, f"{path} is made anew: {_why(error)}")
         files.remove(path)
@@ -311,6 +352,7 @@ class Store:
         What was pending belongs to the old one, and is removed.
         """
         with self._guard, files.writing(f"the new generation cannot be stored in {self._directory}"):
+            self._take_over()
             contents = _contents(credential)
             record = _record(facts, contents)
             folder = files.write_folder(self._generations, {**contents, _FACTS: files.seal(record)})
@@ -368,10 +410,40 @@ class Store:
     def _is_outstanding(self, name: str) -> bool:
         """Whether it is still to be revoked."""
         with suppress(StoreDamaged), _damage():
-            record, contents = _read_folder(self._generations / name)
+            record, contents = _read_folder(self._generations / name, self._owners)
             if record.get("revoke_at") and not record.get("revoked_at"):
                 return self._now() < _chain(contents[_CHAIN], contents.get(_CA)).effective_not_after
         return False
+
+    def _take_over(self) -> None:
+        """Copy all generations if another user owns some: what can be read can perhaps not be changed."""
+        folders = (self._generations, *self._folders())
+        if all(is_ours(path) for folder in folders for path in (folder, *folder.iterdir())):
+            return
+        fresh = files.write_folder(self._directory, {})
+        try:
+            for name in self._names():
+                with suppress(StoreDamaged):
+                    folder = self._generations / name
+                    contents = _read_folder(folder, self._owners)[1]
+                    contents[_FACTS] = _read(folder, _FACTS, self._owners)
+                    files.rename(files.write_folder(fresh, contents), fresh / name)
+            files.sync_directory(fresh)
+            aside = self._directory / f"{_LEFT}{secrets.token_hex(4)}"
+            files.rename(self._generations, aside)
+            files.rename(fresh, self._generations)
+        except BaseException:
+            self._resume_taking_over()
+            files.remove(fresh)
+            raise
+        files.sync_directory(self._directory)
+        self._discard(aside)
+
+    def _resume_taking_over(self) -> None:
+        """Between its two renames there are no generations: then those that were left are."""
+        for aside in sorted(self._directory.glob(f"{_LEFT}*")):
+            if not os.path.lexists(self._generations):
+                files.rename(aside, self._generations)
 
     def _discard(self, path: Path) -> None:
         with suppress(FileNotFoundError):
@@ -380,10 +452,11 @@ class Store:
     def amend(self, generation: Generation, facts: Facts) -> Generation:
         """The generation with other facts, on disk too. StoreWriteFailed leaves the old facts."""
         with self._guard, files.writing(f"what is known of generation {generation.name} cannot be written"):
+            self._take_over()
             folder = self._generations / generation.name
             record = _record(facts, _contents(generation.credential))
             with suppress(StoreError):  # a later version knows more of it
-                record = {**_read_record(folder, _FACTS), **record}
+                record = {**_read_record(folder, _FACTS, self._owners), **record}
             files.replace_file(folder / _FACTS, files.seal(record))
             return replace(generation, facts=facts)
 
@@ -393,12 +466,16 @@ class Store:
         return ClientPair(generation.chain.fingerprint, folder / _CHAIN, folder / _KEY)
 
     def _current_name(self) -> str | None:
+        if self._is_foreign(self._current):
+            return None
         folder, _, name = (files.link_target(self._current) or "").partition("/")
         return name if folder == "generations" and _NAME.fullmatch(name) else None
 
     def _names(self) -> list[str]:
         try:
-            return sorted(name for name in os.listdir(self._generations) if _NAME.fullmatch(name))  # noqa: PTH208
+            check_owner(self._generations, self._generations.lstat().st_uid, self._owners)
+            names = (name for name in os.listdir(self._generations) if _NAME.fullmatch(name))  # noqa: PTH208
+            return sorted(name for name in names if not self._is_foreign(self._generations / name))
         except OSError as error:
             raise _unreadable("generations", error) from error
 
@@ -415,7 +492,7 @@ class Store:
             return None
 
     def _read(self, name: str) -> Generation:
-        record, contents = _read_folder(self._generations / name)
+        record, contents = _read_folder(self._generations / name, self._owners)
         with _damage():
             chain = _chain(contents[_CHAIN], contents.get(_CA))
             key_pem = contents[_KEY]
@@ -432,7 +509,7 @@ class Store:
             if not os.path.lexists(self._pending):
                 return None
             try:
-                record = _read_record(self._pending, _PENDING)
+                record = _read_record(self._pending, _PENDING, self._owners)
                 with _damage():
                     return _pending(record)
             except StoreDamaged as error:
@@ -445,7 +522,7 @@ class Store:
         """Replace whatever was under way. All of it is in one file, so that a crash leaves old or new."""
         with self._guard, files.writing(f"the renewal under way cannot be stored in {self._directory}"):
             record = files.seal(_plain(pending))
-            if files.is_folder(self._pending):
+            if files.is_folder(self._pending) and is_ours(self._pending):
                 files.replace_file(self._pending / _PENDING, record)
             else:
                 files.replace_folder(files.write_folder(self._directory, {_PENDING: record}), self._pending)
@@ -460,6 +537,8 @@ class Store:
         if pending.signed is None:
             raise NoCredential("no signed answer is waiting for its proof")
         chain, path = pending.signed.chain, self._pending / _PAIR
+        if not is_ours(self._pending):
+            self.save_pending(pending)
         with self._guard, files.writing("the new credential cannot be stored for its proof"):
             files.remove(path)
             files.write_scratch(path, pending.key_pem + chain.pem)
@@ -506,29 +585,32 @@ def _unreadable(name: str, error: OSError) -> StoreError:
     return kind(f"{name} cannot be read: {files.reason(error)}")
 
 
-def _read(folder: Path, name: str) -> bytes:
+def _read(folder: Path, name: str, owners: Owners) -> bytes:
     try:
-        return files.read_file(folder / name)
+        return files.read_file(folder / name, owners=owners)
     except OSError as error:
         raise _unreadable(name, error) from error
 
 
-def _read_record(folder: Path, name: str) -> dict[str, Any]:
+def _read_record(folder: Path, name: str, owners: Owners) -> dict[str, Any]:
     """A sealed file in a folder of ours."""
     if not files.is_folder(folder):
         raise StoreDamaged("its folder is missing or not a folder")
     try:
-        return files.unseal(_read(folder, name))
+        check_owner(folder, folder.lstat().st_uid, owners)
+        return files.unseal(_read(folder, name, owners))
+    except OSError as error:
+        raise _unreadable(folder.name, error) from error
     except ValueError as error:
         raise StoreDamaged(f"{name} is damaged: {_why(error)}") from error
 
 
-def _read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+def _read_folder(folder: Path, owners: Owners) -> tuple[dict[str, Any], dict[str, bytes]]:
     """What is known of a generation, and the files that it vouches for, with their checksums checked."""
-    record = _read_record(folder, _FACTS)
+    record = _read_record(folder, _FACTS, owners)
     with _damage():
         names = [name for name in (_KEY, _CHAIN, _CA) if name in record["files"]]
-        contents = {name: _read(folder, name) for name in names}
+        contents = {name: _read(folder, name, owners) for name in names}
         for name, content in contents.items():
             if _digest(content) != record["files"][name]:
                 raise StoreDamaged(f"{name} is damaged: its checksum is wrong")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..adapters import files
 from ..adapters.filestore import Store
+from ..adapters.ownership import trusted_owners
 
 # What a renewal writes: key, CSR and chain in two folders, each file in blocks of 4 KiB.
 _ROOM = 64 * 1024
@@ -73,8 +74,8 @@ def _unwritable(directory: Path, error: OSError, variable: str) -> str:
 
 def _loose(directory: Path) -> str | None:
     """Who but us could read a key, or put another in its place."""
-    if stat.S_IMODE(directory.stat().st_mode) & stat.S_IWOTH:
-        return f"everybody may write in {directory}: chmod o-w {directory}"
+    if trusted_owners(directory) is not None:
+        return f"every user can write in {directory}: chmod 0700 {directory}"
     for key in sorted(directory.glob("generations/*/tls.key")):
         if stat.S_IMODE(key.lstat().st_mode) & 0o077:
             return f"others may read {key}: chmod 600 it, or start the sidecar, which does that"

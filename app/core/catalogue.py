@@ -84,6 +84,10 @@ class Reason(StrEnum):
     PROOF_FAILED = ("proof-failed",
         "The Connector has not accepted the certificate in use yet.",
         "Retried every five minutes. The newest event proof-failed says why the last try failed.")
+    STORE_OPEN_TO_OTHERS = ("store-open-to-others",
+        "Every user of the machine can write in the store's folder.",
+        ("Give the folder to the sidecar's user alone (chmod 0700), and restart the sidecar. Entries of "
+        "other users are not used."))
     REVOCATION_FAILED = ("revocation-failed",
         "A certificate could not be revoked yet.",
         "The newest event revocation-failed says which and why. Retried until it is revoked or expires.")
@@ -337,6 +341,11 @@ class Event(StrEnum):
         "A renewal under way could not be read and was dropped.")
     INSTANCE_DAMAGED = ("instance-damaged", "warning", "detail",
         "`instance.json` could not be read and was made anew. The jitter of renewals changes.")
+    STORE_OPEN_TO_OTHERS = ("store-open-to-others", "warning", "detail",
+        ("Every user can write in the store's folder. Entries of other users are not used; `detail` names "
+        "them."))
+    STORE_MOUNT_OPEN = ("store-mount-open", "info", "detail",
+        "The store is a mount point in which every user can write.")
     STORE_MODE = ("store-mode", "warning", "detail",
         "A mode below the store could not be tightened.")
     STORE_NOT_LOCKED = ("store-not-locked", "warning", "detail",

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -92,7 +92,9 @@ class Scheduler:
         events: Callable[[], tuple[Mapping[str, object], ...]],
         supervisor: Supervisor,
         version: str,
+        warnings: Iterable[Reason] = (),
     ) -> None:
+        """`warnings` are reasons that last as long as the process."""
         self._clock = clock
         self._renewal = renewal
         self._journal = journal
@@ -118,7 +120,7 @@ class Scheduler:
         self.status = Status(version=version, started_at=clock.now())
         self._connector_clock = connector_clock
         self._offered: Credential | None = None
-        self._warnings: dict[Reason, str] = {}
+        self._warnings: dict[Reason, str] = dict.fromkeys(warnings, "")
         self._again: dict[str, timedelta] = {}
         self._chores: dict[str, asyncio.Task[None]] = {}
         self._revoking: set[asyncio.Task[None]] = set()

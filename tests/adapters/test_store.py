@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from compass_sidecar.adapters import files
 from compass_sidecar.adapters.filestore import Store
+from compass_sidecar.adapters.ownership import is_mount_point
 from compass_sidecar.core.credential import Chain, Credential, render_private_key
 from compass_sidecar.core.csr import make_csr
 from compass_sidecar.core.generation import Facts, Generation, Mark, Origin, Pending, Signed
@@ -1251,6 +1252,164 @@ def test_a_foreign_owner_is_a_warning(shared: Path) -> None:
     said = unprivileged(directory)
     assert said.startswith(f"warned store-mode {file} cannot be given mode 0600: operation not permitted")
     assert said.endswith(f"loaded {generation.name}\n")
+
+
+# -- entries of other users -------------------------------------------------------------------
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of another owner")
+STRANGER = 1234
+AS_NOBODY = """
+import os, sys
+from datetime import datetime, UTC
+from pathlib import Path
+from compass_sidecar.adapters.filestore import Store
+from compass_sidecar.errors import StoreDamaged
+os.setgroups([]), os.setgid(65534), os.setuid(65534)
+warn = lambda *said: print("warned", *said)
+store = Store.open(Path(sys.argv[1]), now=lambda: datetime.now(UTC), warn=warn)
+try:
+    generation = store.load()
+except StoreDamaged as error:
+    sys.exit(f"damaged {error}")
+pending = store.pending()
+reasons = tuple(map(str, store.reasons))
+print("loaded", generation and generation.name, "pending", pending and pending.subject, reasons)
+if len(sys.argv) > 2:
+    amended = store.amend(generation, generation.facts)
+    store.save_pending(pending)
+    store.activate(generation.credential, generation.facts)
+    print("changed", store.load() is not None, len(store.generations()))
+"""
+
+
+def as_nobody(*arguments: object) -> str:
+    command = [sys.executable, "-c", AS_NOBODY, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.stdout + done.stderr
+
+
+def filled(directory: Path, owner: int) -> Generation:
+    """A store with all there can be, which every user may read; the folder itself belongs to `nobody`."""
+    store = open_store(directory)
+    generation = store.activate(credential(1), facts())
+    store.save_pending(replace(pending(2), begun_by=generation.chain.fingerprint))
+    store.save_notifications({})
+    store.close()
+    for path in directory.rglob("*"):
+        os.chown(path, owner, owner, follow_symlinks=False)
+        if not path.is_symlink():
+            path.chmod(0o755 if path.is_dir() else 0o644)
+    os.chown(directory, 65534, 65534)
+    return generation
+
+
+@as_root
+@pytest.mark.parametrize("entry", ["generations", "pending", "current", "instance.json", "lock", ""])
+def test_where_every_user_can_write_entries_of_others_are_named_and_not_used(
+    shared: Path, entry: str
+) -> None:
+    generation = filled(shared / "store", 65534 if entry else STRANGER)
+    if entry:
+        os.chown(shared / "store" / entry, STRANGER, STRANGER, follow_symlinks=False)
+    (shared / "store").chmod(0o777)
+    said = as_nobody(shared / "store")
+    warned = next(line for line in said.splitlines() if line.startswith("warned store-open-to-others"))
+    names = [entry] if entry else ["generations", "pending", "current", "instance.json", "lock"]
+    assert all(f"{name} (uid {STRANGER})" in warned for name in names)
+    loaded = generation.name if entry not in ("generations", "") else None
+    under_way = "O=Org,CN=id" if entry not in ("pending", "") else None
+    reasons = ("store-open-to-others",)
+    assert said.endswith(f"loaded {loaded} pending {under_way} {reasons}\n")
+    again = as_nobody(shared / "store")
+    assert f"uid {STRANGER}" not in again
+    assert again.endswith(f"loaded {loaded} pending {under_way} {reasons}\n")
+
+
+@as_root
+@pytest.mark.parametrize("inside", ["", "tls.key", "tls.crt", "generation.json"])
+def test_a_generation_of_another_user_is_not_used_where_every_user_can_write(
+    shared: Path, inside: str
+) -> None:
+    generation = filled(shared / "store", 0)  # root's count
+    (shared / "store").chmod(0o777)
+    assert f"loaded {generation.name}" in as_nobody(shared / "store")
+    path = shared / "store" / "generations" / generation.name / inside
+    os.chown(path, STRANGER, STRANGER)
+    (shared / "store").chmod(0o777)
+    said = as_nobody(shared / "store")
+    assert f"{path.relative_to(shared / 'store')} (uid {STRANGER})" in said
+    assert said.splitlines()[-1].startswith("damaged" if inside else "loaded None")
+
+
+@as_root
+def test_what_another_user_plants_while_we_run_is_not_used(tmp_path: Path, warn: Warnings) -> None:
+    directory = tmp_path / "store"
+    directory.mkdir()
+    directory.chmod(0o777)
+    store = open_store(directory, warn)
+    generation = store.activate(credential(1), facts())
+    store.save_pending(pending(2))
+    for path in ((directory / "pending"), (directory / "pending" / "pending.json")):
+        os.chown(path, STRANGER, STRANGER)
+    assert store.pending() is None
+    assert ("pending-damaged", f"uid {STRANGER}") in [
+        (code, f"uid {STRANGER}") for code, detail in warn.said if f"uid {STRANGER}" in detail
+    ]
+    os.chown(directory / "current", STRANGER, STRANGER, follow_symlinks=False)
+    assert store.load() == generation  # by a link of ours again
+    assert (directory / "current").lstat().st_uid == os.geteuid()
+    os.chown(directory / "generations", STRANGER, STRANGER)
+    with pytest.raises(StoreDamaged, match=f"it belongs to uid {STRANGER}"):
+        store.load()
+    store.close()
+
+
+@as_root
+@pytest.mark.parametrize("mode", [0o755, 0o775, 0o1777])
+def test_elsewhere_readable_entries_of_others_are_used_and_become_ours_at_a_change(
+    shared: Path, mode: int
+) -> None:
+    directory = shared / "store"
+    generation = filled(directory, STRANGER)
+    directory.chmod(mode)
+    if mode & stat.S_ISVTX:  # there only the owner of an entry may rename it
+        assert f"loaded {generation.name} pending O=Org,CN=id ()" in as_nobody(directory)
+        return
+    said = as_nobody(directory, "change")
+    assert f"loaded {generation.name} pending O=Org,CN=id ()" in said
+    assert said.endswith("changed True 1\n")
+    found = [path for path in directory.rglob("*") if ".tmp-" not in str(path) and path.name != "lock"]
+    kept = {directory / "instance.json", directory / "notifications.json"}
+    assert {path.lstat().st_uid for path in found if path not in kept} == {65534}
+    assert as_nobody(directory).endswith("()\n")
+
+
+def test_a_crash_while_entries_are_taken_over_loses_none(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    generation = store.activate(credential(1), facts())
+    store.close()
+    (tmp_path / "generations").rename(tmp_path / "generations.left-0123abcd")
+    again = open_store(tmp_path)
+    assert again.load() == generation
+    again.close()
+
+
+def test_a_mount_point_is_recognised_also_if_it_is_bound_on_the_same_disk(tmp_path: Path) -> None:
+    assert is_mount_point(Path("/"))
+    assert is_mount_point(Path("/proc"))
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    assert not is_mount_point(folder)
+    program = (
+        "import sys, pathlib; from compass_sidecar.adapters.ownership import is_mount_point;"
+        "print(is_mount_point(pathlib.Path(sys.argv[1])))"
+    )
+    shell = 'mount --bind "$1" "$1" && exec "$0" -c "$2" "$1"'
+    command = ["unshare", "--mount", "sh", "-c", shell, sys.executable, str(folder), program]
+    if os.geteuid() == 0:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+        assert done.stdout == "True\n"
 
 
 @pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to("nowhere")])

@@ -221,7 +221,7 @@ def files_of(uid: int) -> Iterator[None]:
         os.seteuid(0)
 
 
-@pytest.mark.parametrize(("mode", "said"), [(0o707, "everybody may write in"), (0o700, "others may read")])
+@pytest.mark.parametrize(("mode", "said"), [(0o707, "every user can write in"), (0o700, "others may read")])
 def test_check_says_what_others_may_do_in_the_store(tmp_path: Path, mode: int, said: str) -> None:
     generation = tmp_path / "store" / "generations" / "x"
     generation.mkdir(parents=True)
