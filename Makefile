@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 4
 PYTEST_ARGS ?=
 
-.PHONY: help demo test bench soak conformance check format lock serve emulator clean picture image image-test compose-test pod-test deploy-test dist-test test-313 test-314 test-debian prometheusrule faults fuzz load torture
+.PHONY: help demo test bench soak conformance check format lock serve emulator clean picture image image-test compose-test pod-test deploy-test dist-test test-313 test-314 test-debian prometheusrule faults fuzz load torture simulation
 .DEFAULT_GOAL := help
 
 help: ## show this
@@ -61,6 +61,9 @@ picture: $(READY) ## make the README's picture of the page anew
 
 torture: $(READY) ## kill it, and cut the power, at every step of what it does; ARGS="--count 1200 --minutes 25 --seed 1"
 	$(BIN)/python -m tests.torture $(ARGS)
+
+simulation: $(READY) ## the engine in virtual time: 3,000 seeds of faults, crashes and clocks; ARGS="--seed 7"
+	$(BIN)/python -m tests.proofs.simulation $(ARGS)
 
 check: $(READY) ## lint, types and format
 	$(BIN)/ruff check .
