@@ -33,7 +33,7 @@ def generation(
 
 
 class FakeSidecar:
-    """Implements `compass_sidecar.api.ports.Sidecar`."""
+    """Implements `compass_sidecar.engine.ports.Sidecar`."""
 
     def __init__(self, current: Generation | None = None) -> None:
         self.status = Status(version="0.1.0", started_at=NOW, generation=current)
