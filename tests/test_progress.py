@@ -154,6 +154,19 @@ async def test_operators_files_that_hang_keep_no_renewal_from_being_made(
     assert house.connector.calls["sign"] == 1
 
 
+@pytest.mark.parametrize("error", UNEXPECTED[:-1], ids=repr)
+async def test_what_telling_people_raises_keeps_no_renewal_from_being_made(
+    house: House, error: Exception
+) -> None:
+    def notify(*_: Any, **__: Any) -> None:
+        raise error
+
+    await house.holding(age=LIFETIME * 0.95)  # so that its end is announced
+    house.said.notify = notify  # type: ignore[method-assign]
+    await house.run_for(MINUTE)
+    assert house.connector.calls["sign"] == 1
+
+
 async def test_waiting_is_no_lack_of_progress(house: House) -> None:
     house.connector.always["configuration"] = ConnectorUnavailable("busy", retry_after=DAY)
     await house.holding(age=LIFETIME * 0.7)

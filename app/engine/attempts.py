@@ -321,15 +321,16 @@ class Attempts:
         generation = self._renewal.generation
         assert generation is not None  # noqa: S101 - what succeeds leaves one
         chain, failures = generation.chain, self.progress.consecutive_failures
+        self._failed = None
+        self._told.clear()
         self._journal.record(
             event, fingerprint=chain.fingerprint, not_after=chain.effective_not_after, **details
         )
-        if failures >= FAILURES_BEFORE_DEGRADED:
+        if recovered := failures >= FAILURES_BEFORE_DEGRADED:
             self._journal.record(Event.RECOVERED, fingerprint=chain.fingerprint, failures=failures)
-            self._notifier.notify(Event.RECOVERED, generation)
-        self._failed = None
-        self._told.clear()
         self._note(consecutive_failures=0, last_error=None, last_success_at=last_success(generation))
+        if recovered:
+            self._notifier.notify(Event.RECOVERED, generation)
 
     def _fail(self, error: SidecarError, event: Event, began: timedelta) -> None:
         # A refused token says nothing of the credential that we hold.

@@ -182,10 +182,9 @@ class Scheduler:
 
     async def _look(self) -> timedelta:
         """One turn; how long to wait until the next."""
+        if not self._attempts.running():
+            await self._do_besides()
         try:
-            if not self._attempts.running():
-                self._begin_revocations()
-                await self._do_chores()
             wait = min(await self._act(), self._until_revocation())
             self._liveness.turned()
         except Exception:  # noqa: BLE001 - a bug must not end the only thing that renews
@@ -195,15 +194,22 @@ class Scheduler:
             self._tell_state()
         return wait
 
-    async def _do_chores(self) -> None:
+    async def _do_besides(self) -> None:
         """What is due besides the credential itself. None of it may keep the loop from deciding."""
+        try:
+            self._begin_revocations()
+            await self._do_chores()
+            self._watch_expiry()
+        except Exception:  # noqa: BLE001 - see above
+            _log.exception("internal-error", extra={"detail": "the loop goes on"})
+
+    async def _do_chores(self) -> None:
         for name, chore in self._due_chores().items():
             if name not in self._chores:
                 self._chores[name] = task = asyncio.create_task(_limited(chore))
                 task.add_done_callback(partial(self._chore_ended, name))
         if self._chores:
             await asyncio.wait(self._chores.values(), timeout=_CHORES_LIMIT.total_seconds())
-        self._watch_expiry()
 
     def _begin_revocations(self) -> None:
         """Nothing waits for them, and each is on its own: a call may hang."""
