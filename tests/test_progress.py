@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from compass_sidecar.core.credential import Credential
 from compass_sidecar.core.policy import Policy
 from compass_sidecar.core.status import State, state_of
 from compass_sidecar.errors import ConnectorUnavailable, SidecarError
@@ -165,6 +166,34 @@ async def test_what_telling_people_raises_keeps_no_renewal_from_being_made(
     house.said.notify = notify  # type: ignore[method-assign]
     await house.run_for(MINUTE)
     assert house.connector.calls["sign"] == 1
+
+
+@pytest.mark.parametrize("error", UNEXPECTED[:-1], ids=repr)
+async def test_what_fails_after_the_switch_is_no_failure_of_the_attempt(
+    house: House, error: Exception
+) -> None:
+    class Publisher:
+        def __init__(self) -> None:
+            self.errors = [error]
+            self.published: list[str] = []
+
+        def publish(self, credential: Credential) -> bool:
+            if self.errors:
+                raise self.errors.pop()
+            self.published.append(credential.chain.fingerprint)
+            return True
+
+    async def retire(_: frozenset[str]) -> None:
+        raise error
+
+    before = (await house.holding(age=LIFETIME * 0.7)).fingerprint
+    house.connector.retire = retire  # type: ignore[method-assign]
+    house.renewal._publisher = publisher = Publisher()
+    await house.scheduler.renew()
+    assert house.fingerprint != before
+    assert house.scheduler.status.progress.consecutive_failures == 0
+    await house.run_for(MINUTE)
+    assert publisher.published == [house.fingerprint]
 
 
 async def test_waiting_is_no_lack_of_progress(house: House) -> None:

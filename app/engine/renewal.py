@@ -8,10 +8,12 @@ credential in use is not touched before its successor has been proven.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 from cryptography import x509
@@ -47,6 +49,9 @@ from .ports import Clock, Connector, Journal, Keys, Notifier, Publisher, Store, 
 from .proof import Candidate, Proof, Prover, Verdict
 from .revocation import Revocation, Superseded
 
+# For closing connections and publishing files, which the loop tries again.
+_AFTERWARDS_LIMIT = timedelta(seconds=30)
+_log = logging.getLogger("compass_sidecar.engine.renewal")
 T = TypeVar("T")
 
 
@@ -452,8 +457,13 @@ class Renewal:
         self.pending, self._unsaved = None, False
         if previous is not None:
             self.superseded.add(previous)
-        await self._connector.retire(kept)
-        await self.publish()
+        # The credential is in use: what fails from here on is no failure of the attempt.
+        for work in (partial(self._connector.retire, kept), self.publish):
+            try:
+                async with asyncio.timeout(_AFTERWARDS_LIMIT.total_seconds()):
+                    await work()
+            except Exception:  # noqa: BLE001 - see above
+                _log.exception("internal-error", extra={"detail": "the new credential is in use"})
         return generation
 
     async def publish(self) -> None:
