@@ -76,7 +76,7 @@ class Listener:
         self.app = app
         self.sockets = sockets
         self.head = share.head
-        self._most = share.connections
+        self.most = share.connections
         self._open: set[Client] = set()
         self._idle: OrderedDict[Client, None] = OrderedDict()
         self._refused: OrderedDict[Client, None] = OrderedDict()
@@ -87,7 +87,7 @@ class Listener:
 
     def admit(self, client: Client) -> bool:
         """Count it, as an idle one. False if there is no place, and no idle client to take it from."""
-        if len(self._open) >= self._most:
+        if len(self._open) >= self.most:
             if not self._idle:
                 return False
             longest = next(iter(self._idle))

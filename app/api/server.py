@@ -31,6 +31,7 @@ from .limits import Limits, Listener, Memory
 _GRACE = 3  # seconds for answers under way; the process ends within 5
 _BACKLOG = 2048
 DEFAULT_LIMITS = Limits()
+_OWN_FILES = 100  # at most some dozens are open
 _FILES = 65_536  # a thousand clients wait at once, and the usual limit is 1024
 _log = logging.getLogger("compass_sidecar.api.server")
 
@@ -172,7 +173,7 @@ async def serve(
     `on_stop` is called once, on the loop, before open requests are waited for: it must wake whoever
     waits.
     """
-    _allow_files()
+    _share_files(listeners)
     config = uvicorn.Config(
         listeners[0].app,
         ws="none",
@@ -253,8 +254,17 @@ class _Server(uvicorn.Server):
             connection.transport.abort()
 
 
-def _allow_files() -> None:
+def _share_files(listeners: Sequence[Listener]) -> None:
+    """Clients never take the descriptors that the store and the calls to the Connector need."""
+    spare, wanted = _allow_files() - _OWN_FILES, sum(listener.most for listener in listeners)
+    for listener in listeners:
+        listener.most = max(1, min(listener.most, spare * listener.most // wanted))
+
+
+def _allow_files() -> int:
+    """As many as are needed, if we may; how many it is."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return max(soft, most)

@@ -153,8 +153,8 @@ async def test_the_end_of_the_process_answers_everybody_at_once(connected: bool)
     replies: list[Reply] = []
     async with serving(sidecar) as running:
         tag = await etag(running.port) if connected else None
-        async with waiters(running, 200, tag) as wires:
-            await until(lambda: taken(sidecar) == 200)
+        async with waiters(running, 1000, tag) as wires:
+            await until(lambda: taken(sidecar) == 1000)
             running.stop.set()
             replies += await asyncio.gather(*(wire.reply() for wire in wires))
             await running.task

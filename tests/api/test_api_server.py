@@ -219,6 +219,36 @@ async def test_an_answer_before_the_end_of_its_request_leaves_no_connection_behi
     assert await seconds_until_closed(wire) > 0.5
 
 
+async def test_a_request_has_10_seconds_and_an_answer_that_is_not_read_has_15() -> None:
+    """With the limits that a sidecar has."""
+
+    async def half_a_request(port: int) -> float:
+        wire, began = await Wire.open(port), time.monotonic()
+        wire.write(b"GET /livez HTTP/1.1\r\nHost: local")
+        assert (await wire.reply()).json()["code"] == "request-timeout"
+        await wire.close()
+        return time.monotonic() - began
+
+    async def unread_answer(port: int) -> int:
+        """How much of it comes to a client that begins to read too late."""
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.setblocking(False)
+            loop, received = asyncio.get_running_loop(), 0
+            await loop.sock_connect(sock, ("127.0.0.1", port))
+            await loop.sock_sendall(sock, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await asyncio.sleep(17)
+            with suppress(ConnectionResetError):
+                while chunk := await asyncio.wait_for(loop.sock_recv(sock, 2**20), 30):
+                    received += len(chunk)
+        return received
+
+    async with serving(FakeSidecar(None), metrics=lambda: b"m" * 20_000_000) as running:
+        took, received = await asyncio.gather(half_a_request(running.port), unread_answer(running.port))
+    assert took > 9.5
+    assert received < 20_000_000
+
+
 # --- what is not HTTP ------------------------------------------------------------------------------
 
 

@@ -1,6 +1,8 @@
 """A process short of memory and threads: each attempt ends, and the first one after the shortage renews."""
 
 import resource
+import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 from tests.e2e.conftest import Start
@@ -46,3 +48,18 @@ def test_a_first_connection_in_a_shortage_ends(start: Start, emulator: EmulatorP
     assert connect() in {200, 202, 409, 500, 502, 503, 507}
     feed(sidecar)
     wait_until(lambda: connect() == 200, "a connection")
+
+
+def test_clients_leave_the_descriptors_that_a_renewal_needs(
+    importing: dict[str, str], tmp_path: Path
+) -> None:
+    """An operator may allow far fewer than 2,000 connections take."""
+    wrapper = ("sh", "-c", 'ulimit -n 256 && exec "$@"', "sh")
+    sidecar = SidecarProcess(importing, log=tmp_path / "log", wrapper=wrapper).ready()
+    try:
+        with ExitStack() as stack:
+            for _ in range(400):
+                stack.enter_context(socket.create_connection(("127.0.0.1", sidecar.port)))
+            assert sidecar.client.post("/renew").status_code == 200
+    finally:
+        sidecar.close()
