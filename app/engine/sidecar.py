@@ -43,8 +43,9 @@ from .supervision import Liveness, Supervisor
 _REFUSED = frozenset(
     {"connector-unauthenticated", "connector-rejected", "connector-protocol", "internal-error"}
 )
-# How long the loop waits for what it does besides; that goes on meanwhile, up to a limit of its own.
-_CHORES_LIMIT = LOOK
+# How long the loop waits for what it does besides, and for a token file: with the longest wait between two
+# turns that stays below TURN_LIMIT. The work itself goes on, up to a limit of its own.
+_CHORES_LIMIT = timedelta(seconds=15)
 _END_LIMIT = timedelta(seconds=1)
 # How often what is not urgent is tried again: a late proof, the revocation of what was superseded.
 _TRY_AGAIN = timedelta(minutes=5)
