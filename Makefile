@@ -44,9 +44,9 @@ faults: $(READY) ## every fault of the Connector's repertoire at every operation
 fuzz: $(READY) ## 20,000 examples for each property of the parsers and of the API's headers
 	$(BIN)/python -m pytest -n $(WORKERS) --hypothesis-profile fuzz tests/fuzz $(PYTEST_ARGS)
 
-load: $(READY) ## 1,000 callers, 2,200 idle and slow clients, 1,000 waiters through 100 renewals, and two attacks on memory
+load: $(READY) ## 1,000 callers, 1,900 idle and slow clients, 1,000 waiters through 100 renewals, and two attacks on memory
 	$(BIN)/python -m tests.load renew --callers 1000
-	$(BIN)/python -m tests.load crowd --idle 2000 --slow 200 --seconds 60
+	$(BIN)/python -m tests.load crowd --idle 1700 --slow 200 --seconds 60
 	$(BIN)/python -m tests.load waiters --waiters 1000 --renewals 100
 	for listener in api health; do for attack in fields ahead; do \
 		$(BIN)/python -m tests.load $$attack --listener $$listener || exit 1; \
