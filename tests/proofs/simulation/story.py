@@ -418,4 +418,8 @@ def run(
             raise Broken(f"{error}\n{trace}\nreplay: {command}") from error
         return story.watch.counts
     finally:
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        with suppress(Exception):  # how they end was judged before
+            loop.run_until_complete(asyncio.sleep(1))
         loop.close()
