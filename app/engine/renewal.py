@@ -478,13 +478,15 @@ class Renewal:
             publisher, credential = self._publisher, generation.credential
             if publisher is not None and await _within_limit(self._publishing, publisher.publish, credential):
                 self._journal.record(Event.PUBLISHED, fingerprint=generation.chain.fingerprint)
-        except Exception as error:  # noqa: BLE001 - the credential is in use already: no renewal fails here
-            if self.published:
+        except BaseException as error:
+            before, self.published = self.published, False  # the loop tries again, also what was cut off
+            if not isinstance(error, Exception):
+                raise
+            if before:  # the credential is in use already: no renewal fails here
                 failure = (
                     error if isinstance(error, SidecarError) else SidecarError(repr(type(error).__name__))
                 )
                 self._journal.record(Event.PUBLISH_FAILED, code=failure.code, detail=failure.detail)
-            self.published = False
         else:
             self.published = True
             self._notifier.announce(generation)
