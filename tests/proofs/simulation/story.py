@@ -403,7 +403,9 @@ def run(
     seed: int, *, lifetime: timedelta, look: timedelta | None = None, lifetimes: float = LIFETIMES
 ) -> Mapping[str, int]:
     """The counts of one story. Raises Broken, with the end of the trace."""
-    logging.getLogger("compass_sidecar").setLevel(logging.CRITICAL + 1)
+    log = logging.getLogger("compass_sidecar")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
     loop = VirtualLoop()
     try:
         world = World(seed, lifetime, loop)
@@ -423,3 +425,4 @@ def run(
         with suppress(Exception):  # how they end was judged before
             loop.run_until_complete(asyncio.sleep(1))
         loop.close()
+        log.setLevel(level)
